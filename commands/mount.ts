@@ -1,0 +1,62 @@
+import { Args, Flags } from '@oclif/core';
+import { RepCommand } from '../src/cli/base.js';
+import { groupFlag, sizeFlag, stateFlag } from '../src/cli/flags.js';
+
+export default class Mount extends RepCommand {
+  static override summary = 'Mount a group: every file of the tree is a disk, every write is replicated.';
+  static override description =
+    'Without a configuration it makes one first: a device disk0, a local image, one asynchronous site and a log, ' +
+    'all under the state folder, and says where they are. Returns when the tree is mounted.';
+  static override examples = [
+    { description: 'A replicated disk in one line:', command: '<%= config.bin %> mount /mnt/rep' },
+    {
+      description: 'A small group of its own:',
+      command: '<%= config.bin %> mount /mnt/test --group test --size 64M --log-size 16M',
+    },
+    {
+      description: 'Every write durable before it is acknowledged, until Ctrl-C:',
+      command: '<%= config.bin %> mount /mnt/rep --durability write --foreground',
+    },
+  ];
+  static override args = {
+    DIR: Args.string({ required: true, description: 'mount point: an empty folder; its last component is made' }),
+  };
+  static override flags = {
+    group: groupFlag,
+    state: stateFlag,
+    size: sizeFlag('size', 'size of disk0 of a new group (default: 1G, sparse)'),
+    'log-size': sizeFlag('log-size', 'size of the log of a new group, written once (default: 1G)', 4 * 1024 * 1024),
+    durability: Flags.string({
+      description: 'of a new group: what is durable when a write is acknowledged, with a flush or always',
+      options: ['flush', 'write'],
+    }),
+    transport: Flags.string({
+      description: 'how the tree is served',
+      options: ['auto', 'kernel'],
+      default: 'auto',
+    }),
+    foreground: Flags.boolean({ description: 'stay until the tree is unmounted; Ctrl-C unmounts it' }),
+  };
+
+  async run(): Promise<unknown> {
+    const { args, flags } = await this.parse(Mount);
+    const { mountGroup } = await import('../src/cli/mounting.js');
+    const { durability } = flags;
+    const result = await mountGroup(
+      {
+        dir: args.DIR,
+        group: flags.group,
+        state: flags.state,
+        size: flags.size,
+        logSize: flags['log-size'],
+        durability: durability === 'flush' || durability === 'write' ? durability : undefined,
+      },
+      { say: (line) => this.say(line), quiet: this.jsonEnabled() },
+    );
+    if (flags.foreground) {
+      const { stay } = await import('../src/cli/unmounting.js');
+      await stay(result.mountpoint, { say: (line) => this.say(line), quiet: this.jsonEnabled() });
+    }
+    return result;
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * Memory whose address is known, so that one system call can move it: anonymous pages, a mapped memfd, and
+ * the replog's window, whose payload ring is mapped twice in a row so that no range of it ever wraps.
+ */
+import * as sys from './sys.js';
+import { Defect } from './errors.js';
+import { setU64 } from './codec.js';
+
+export class Mem {
+  readonly addr: number;
+  readonly size: number;
+  readonly ab: ArrayBuffer;
+  readonly u8: Buffer;
+  readonly dv: DataView;
+
+  private constructor(addr: number, size: number) {
+    this.addr = addr;
+    this.size = size;
+    this.ab = sys.memoryView(addr, size);
+    this.u8 = Buffer.from(this.ab);
+    this.dv = new DataView(this.ab);
+  }
+
+  /** Zeroed pages, present in memory from the start (a killed reader must not meet an unmapped page). */
+  static anon(size: number): Mem {
+    const flags = sys.MAP_PRIVATE | sys.MAP_ANONYMOUS | sys.MAP_POPULATE;
+    const addr = sys.mmap(0, size, sys.PROT_READ_WRITE, flags, -1, 0);
+    if (addr === 0) throw new Defect(`mmap of ${size} bytes failed`);
+    return new Mem(addr, size);
+  }
+
+  /** Zeroed pages that come into being when they are first touched: for pools that are rarely used whole. */
+  static lazy(size: number): Mem {
+    const addr = sys.mmap(0, size, sys.PROT_READ_WRITE, sys.MAP_PRIVATE | sys.MAP_ANONYMOUS, -1, 0);
+    if (addr === 0) throw new Defect(`mmap of ${size} bytes failed`);
+    return new Mem(addr, size);
+  }
+
+  /**
+   * Maps `plain` bytes of `fd` from 0, then its next `ring` bytes twice in a row: byte `plain + i` and byte
+   * `plain + ring + i` of the result are the same byte. Both are multiples of the page size.
+   */
+  static mirrored(fd: number, plain: number, ring: number): Mem {
+    const size = plain + 2 * ring;
+    const base = sys.mmap(0, size, 0, sys.MAP_PRIVATE | sys.MAP_ANONYMOUS, -1, 0);
+    if (base === 0) throw new Defect(`reserving ${size} bytes failed`);
+    const fix = (at: number, length: number, off: number): void => {
+      const flags = sys.MAP_SHARED | sys.MAP_FIXED | sys.MAP_POPULATE;
+      if (sys.mmap(at, length, sys.PROT_READ_WRITE, flags, fd, off) !== at)
+        throw new Defect(`mapping the window at ${off} failed`);
+    };
+    fix(base, plain, 0);
+    fix(base + plain, ring, plain);
+    fix(base + plain + ring, ring, plain);
+    return new Mem(base, size);
+  }
+
+  /** Gives the pages back; every view of them is invalid afterwards. */
+  unmap(): void {
+    sys.munmap(this.addr, this.size);
+  }
+}
+
+/**
+ * A list of ranges for one vectored call, reused for ever: `clear`, `add`…, then hand it to `Io.pwritev`.
+ * A range that continues the one before it in the same memory is joined to it.
+ */
+export class IoVec {
+  readonly max: number;
+  readonly mems: Mem[] = [];
+  readonly offs: Float64Array;
+  readonly lens: Float64Array;
+  /** The iovec array as the kernel reads it: {base u64, length u64}. */
+  readonly table: Mem;
+  count = 0;
+  total = 0;
+
+  constructor(max: number) {
+    this.max = max;
+    this.offs = new Float64Array(max);
+    this.lens = new Float64Array(max);
+    this.table = Mem.anon(max * 16);
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.total = 0;
+  }
+
+  /** True while one more `add` is sure to fit. */
+  get room(): boolean {
+    return this.count < this.max;
+  }
+
+  add(mem: Mem, off: number, len: number): void {
+    const last = this.count - 1;
+    this.total += len;
+    if (last >= 0 && this.mems[last] === mem && this.offs[last]! + this.lens[last]! === off) {
+      this.lens[last]! += len;
+      setU64(this.table.dv, last * 16 + 8, this.lens[last]!);
+      return;
+    }
+    const i = this.count++;
+    this.mems[i] = mem;
+    this.offs[i] = off;
+    this.lens[i] = len;
+    setU64(this.table.dv, i * 16, mem.addr + off);
+    setU64(this.table.dv, i * 16 + 8, len);
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * From a mount point to the state folder of its group, without asking the mount: its daemon may hang. The
+ * mount table knows only the group's name; where the state lies is known to the default place and to the
+ * processes that serve the mount.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { readRun, type RunState } from '../control/keeper-client.js';
+import { groupDir, stateRoot } from '../control/state.js';
+
+export interface Served {
+  readonly groupDir: string;
+  readonly run: RunState;
+}
+
+/**
+ * Who serves, or served last, the mount of `group` on `mountpoint`; undefined where no trace is left. `likely`
+ * is a state folder to look into first.
+ */
+export function findServed(
+  mountpoint: string,
+  group: string,
+  likely = groupDir(stateRoot(), group),
+  proc = '/proc',
+): Served | undefined {
+  const usual = servedFrom(likely, mountpoint);
+  if (usual !== undefined) return usual;
+  for (const folder of foldersOfProcesses(mountpoint, proc)) {
+    const served = servedFrom(folder, mountpoint);
+    if (served !== undefined) return served;
+  }
+  return undefined;
+}
+
+/** What the groups under the state folder have to say about a mount point where nothing is mounted now. */
+export function findLeftBehind(mountpoint: string, root = stateRoot()): Served | undefined {
+  let names: string[];
+  try {
+    names = fs.readdirSync(root);
+  } catch {
+    return undefined;
+  }
+  for (const name of names) {
+    const served = servedFrom(path.join(root, name), mountpoint);
+    if (served !== undefined) return served;
+  }
+  return undefined;
+}
+
+function servedFrom(folder: string, mountpoint: string): Served | undefined {
+  const run = readRun(folder);
+  return run?.mountpoint === mountpoint ? { groupDir: folder, run } : undefined;
+}
+
+/** State folders named in the environment of keepers and daemons of this mount point. */
+function foldersOfProcesses(mountpoint: string, proc: string): Set<string> {
+  const folders = new Set<string>();
+  for (const pid of fs.readdirSync(proc)) {
+    if (!/^\d+$/.test(pid)) continue;
+    let environment: string;
+    try {
+      environment = fs.readFileSync(path.join(proc, pid, 'environ'), 'utf8');
+    } catch {
+      continue; // Gone by now, or somebody else's.
+    }
+    const word = environment.split('\0').find((entry) => /^REPTOOL_(?:KEEPER|DAEMON)=/.test(entry));
+    if (word === undefined) continue;
+    const told = parse(word.slice(word.indexOf('=') + 1));
+    if (told?.mountpoint === mountpoint && told.groupDir !== undefined) folders.add(told.groupDir);
+  }
+  return folders;
+}
+
+function parse(text: string): { mountpoint?: string; groupDir?: string } | undefined {
+  try {
+    return JSON.parse(text) as { mountpoint?: string; groupDir?: string };
+  } catch {
+    return undefined;
+  }
+}

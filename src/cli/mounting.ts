@@ -1,0 +1,327 @@
+/**
+ * `reptool mount`: checks everything that can be checked first, makes a group where there is none, starts the
+ * keeper. What fails leaves nothing behind; a group that existed before is never touched.
+ */
+import { randomBytes } from 'node:crypto';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { RepError } from '../base/errors.js';
+import { realIo } from '../base/io.js';
+import { Mem } from '../base/mem.js';
+import { formatSize } from '../base/units.js';
+import {
+  checkName,
+  DEFAULT_DEVICE_SIZE,
+  DEFAULT_GROUP,
+  DEFAULT_LOG_SIZE,
+  defaultConfig,
+  loadConfig,
+  type Durability,
+  type GroupConfig,
+} from '../control/config.js';
+import { createGroup } from '../control/create.js';
+import { adoptIfOrphaned, LOG_FILE, startKeeper, type Started } from '../control/keeper-client.js';
+import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
+import { groupDir, groupFiles, stateRoot } from '../control/state.js';
+import { listMounts, openFuse, prepareMountPoint } from '../fuse/mount.js';
+import { maxPayloadFor } from '../replog/format.js';
+import { headerError, logGeometry, openLogPath, readHeaderOf } from '../replog/logfile.js';
+import { interruptible, Interrupted, usage } from './base.js';
+import { findServed } from './locate.js';
+import { entriesOf, missingFolders, removeFolders, removeGroup } from './making.js';
+import { columns, formatSeconds, Progress } from './output.js';
+import { withdraw, type Voice } from './unmounting.js';
+
+export interface MountOptions {
+  readonly dir: string;
+  readonly group: string | undefined;
+  readonly state: string | undefined;
+  readonly size: number | undefined;
+  readonly logSize: number | undefined;
+  readonly durability: Durability | undefined;
+}
+
+export interface Mounted {
+  readonly mountpoint: string;
+  readonly group: string;
+  readonly state: string;
+  readonly created: boolean;
+  readonly adopted: boolean;
+  readonly pids: { readonly keeper: number; readonly daemon: number };
+  readonly devices: readonly { name: string; size: number; local: string }[];
+  readonly sites: readonly { nr: number; type: string; address: string; policy: string }[];
+  readonly log: { readonly path: string; readonly size: number };
+}
+
+const DAEMON_SCRIPT = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+/** CAP_SYS_ADMIN, which mount(2) asks for. */
+const CAP_SYS_ADMIN = 21n;
+
+export async function mountGroup(options: MountOptions, voice: Voice): Promise<Mounted> {
+  const name = options.group ?? DEFAULT_GROUP;
+  try {
+    checkName(name, '--group');
+  } catch (error) {
+    throw error instanceof RepError ? usage(error.message) : error;
+  }
+  const state = groupDir(options.state ?? stateRoot(), name);
+  const adopted = await adoptThere(options.dir, state, voice);
+  if (adopted !== undefined) return adopted;
+  const existing = fs.existsSync(groupFiles(state).config) ? loadConfig(state) : undefined;
+  if (existing !== undefined) refuseContradictions(options, existing, state);
+  mayMount(options.dir);
+  const made = missingFolders(options.dir);
+  const mountpoint = prepareMountPoint(options.dir);
+  try {
+    return await interruptible((stop) =>
+      existing === undefined
+        ? mountNew(mountpoint, state, name, options, voice, stop)
+        : mountExisting(mountpoint, state, existing, voice, stop),
+    );
+  } catch (error) {
+    removeFolders(made);
+    throw error;
+  }
+}
+
+/** A tree that is mounted there already: with a new keeper if it lost its own, otherwise an error later on. */
+async function adoptThere(dir: string, state: string, voice: Voice): Promise<Mounted | undefined> {
+  const wanted = path.resolve(dir);
+  const parent = fs.existsSync(path.dirname(wanted)) ? fs.realpathSync(path.dirname(wanted)) : path.dirname(wanted);
+  const real = path.join(parent, path.basename(wanted));
+  const mount = listMounts().find((m) => m.mountpoint === real);
+  const served = mount === undefined ? undefined : findServed(real, mount.group, state);
+  if (mount === undefined || served === undefined) return undefined;
+  switch (await adoptIfOrphaned(served.groupDir)) {
+    case 'adopted': {
+      voice.say(`${real}: group ${mount.group} was mounted, its keeper had died: a new one took over`);
+      const config = loadConfig(served.groupDir);
+      const after = findServed(real, mount.group, state) ?? served;
+      return facts(real, served.groupDir, config, { created: false, adopted: true, run: after.run });
+    }
+    case 'dead':
+      throw new RepError(
+        'EBUSY',
+        `${real}: group ${mount.group} was mounted there and its processes are gone; ` +
+          `run \`reptool umount ${real}\`, then mount again`,
+      );
+    default:
+      return undefined;
+  }
+}
+
+async function mountNew(
+  mountpoint: string,
+  state: string,
+  name: string,
+  options: MountOptions,
+  voice: Voice,
+  stop: AbortSignal,
+): Promise<Mounted> {
+  const config = defaultConfig(state, randomBytes(16).toString('hex'), name);
+  config.durability = options.durability ?? config.durability;
+  config.log.size = options.logSize ?? DEFAULT_LOG_SIZE;
+  config.devices[0]!.size = options.size ?? DEFAULT_DEVICE_SIZE;
+  const made = missingFolders(state);
+  const lock = await create(state, config, voice, stop);
+  const asMade = new Set(entriesOf(state));
+  try {
+    const started = await start(mountpoint, state, config, lock, voice, stop);
+    for (const line of told(state, config, mountpoint)) voice.say(line);
+    return facts(mountpoint, state, config, { created: true, adopted: false, run: started.run });
+  } catch (error) {
+    const last = lastWords(state);
+    removeGroup(state, config, asMade);
+    removeFolders(made);
+    // The error may point to a log that is gone now.
+    throw error instanceof RepError && last !== '' && error.message.includes(LOG_FILE)
+      ? new RepError(error.errno, `${error.message}, which said: ${last}`, { cause: error, exit: error.exit })
+      : error;
+  } finally {
+    // The keeper has inherited it, if it lives; otherwise nobody may come in before all is removed.
+    unlockGroup(lock);
+  }
+}
+
+async function create(state: string, config: GroupConfig, voice: Voice, stop: AbortSignal): Promise<number> {
+  const progress = new Progress('writing the log');
+  try {
+    return await createGroup(state, config, {
+      sparse: new Set(config.devices.map((device) => device.nr)),
+      ...(voice.quiet ? {} : { progress: (done: number, total: number) => progress.bytes(done, total) }),
+      signal: stop,
+    });
+  } catch (error) {
+    throw stop.aborted ? interrupted(stop, config.name) : error;
+  } finally {
+    progress.end();
+  }
+}
+
+async function mountExisting(
+  mountpoint: string,
+  state: string,
+  config: GroupConfig,
+  voice: Voice,
+  stop: AbortSignal,
+): Promise<Mounted> {
+  const lock = lockGroup(state);
+  try {
+    checkFiles(config);
+    const started = await start(mountpoint, state, config, lock, voice, stop);
+    voice.say(`mounted ${mountpoint}`);
+    return facts(mountpoint, state, config, { created: false, adopted: false, run: started.run });
+  } finally {
+    unlockGroup(lock);
+  }
+}
+
+/** Starts the keeper, which inherits the lock. Interrupted, it takes the mount away again. */
+async function start(
+  mountpoint: string,
+  state: string,
+  config: GroupConfig,
+  lock: number,
+  voice: Voice,
+  stop: AbortSignal,
+): Promise<Started> {
+  const progress = new Progress(mountpoint);
+  const segment = logGeometry(config.log.size)?.segment;
+  try {
+    if (segment === undefined)
+      throw new RepError(
+        'EINVAL',
+        `${config.log.path}: ${config.log.size} bytes are no size for a log; correct group.json`,
+      );
+    if (stop.aborted) throw interrupted(stop, config.name);
+    const started = await startKeeper(
+      {
+        group: config.name,
+        mountpoint,
+        groupDir: state,
+        windowRing: config.windowRing,
+        maxWrite: maxPayloadFor(segment),
+        daemonScript: DAEMON_SCRIPT,
+      },
+      {
+        lockFd: lock,
+        progress: (ms) => {
+          if (!voice.quiet) progress.note(`reading the log, since ${formatSeconds(Math.floor(ms / 1000))}`);
+        },
+      },
+    );
+    // The lock outlives this process; whoever finds it taken is told who holds it.
+    noteLockOwner(lock, started.run.keeper);
+    if (!stop.aborted) return started;
+    await withdraw({ groupDir: state, run: started.run }, mountpoint);
+    throw interrupted(stop, config.name);
+  } finally {
+    progress.end();
+  }
+}
+
+function interrupted(stop: AbortSignal, group: string): Interrupted {
+  return new Interrupted(String(stop.reason), `mounting group ${group} was interrupted; nothing was left behind`);
+}
+
+/** Options that say otherwise than the configuration are a mistake, not a wish to change it. */
+function refuseContradictions(options: MountOptions, config: GroupConfig, state: string): void {
+  const first = config.devices[0]!;
+  const faults: string[] = [];
+  if (options.size !== undefined && options.size !== first.size)
+    faults.push(`--size ${formatSize(options.size)}, but ${first.name} has ${formatSize(first.size)}`);
+  if (options.logSize !== undefined && options.logSize !== config.log.size)
+    faults.push(`--log-size ${formatSize(options.logSize)}, but the log has ${formatSize(config.log.size)}`);
+  if (options.durability !== undefined && options.durability !== config.durability)
+    faults.push(`--durability ${options.durability}, but the group has ${config.durability}`);
+  if (faults.length > 0)
+    throw usage(
+      `${state}: group ${config.name} exists and was made otherwise (${faults.join('; ')}); ` +
+        'leave the option out, or make another group with --group',
+    );
+}
+
+/** Better said before a gigabyte is written than after. */
+function mayMount(dir: string): void {
+  const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(fs.readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  if (((BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n) === 0n)
+    throw new RepError('EPERM', `${dir}: mounting is not permitted (EPERM); run as root (CAP_SYS_ADMIN)`);
+  fs.closeSync(openFuse());
+}
+
+/** What can be seen without changing anything: the log is a log, the images have their size. */
+function checkFiles(config: GroupConfig): void {
+  const mem = Mem.anon(2 * 4096);
+  const opened = openLogPath(realIo, config.log.path, { readOnly: true });
+  try {
+    const header = readHeaderOf(realIo, config.log.path, opened, mem);
+    if (header.kind !== 'log') throw headerError(config.log.path, header);
+  } finally {
+    realIo.close('REPLOG:CLOSE', opened.fd);
+    mem.unmap();
+  }
+  for (const device of config.devices) {
+    const info = realIo.stat('APPLY:STAT', device.local);
+    if (typeof info === 'number')
+      throw new RepError(
+        'ENOENT',
+        `${device.local}: the local image of ${device.name} is not there; put it back, or restore it from a site`,
+      );
+    if (info.size < device.size)
+      throw new RepError(
+        'EINVAL',
+        `${device.local}: the local image of ${device.name} is truncated: ${info.size} of ${device.size} bytes; ` +
+          'restore it from a site',
+      );
+  }
+}
+
+/** The first words a new user reads: what there is, where it is, what to type next. */
+function told(state: string, config: GroupConfig, mountpoint: string): string[] {
+  const device = config.devices[0]!;
+  const rows = [
+    ...config.devices.map((d) => [`  ${d.name}`, `${formatSize(d.size)}, sparse`, d.local]),
+    ...config.sites.map((s) => [`  site ${s.nr}`, s.policy, s.address]),
+    ['  log', formatSize(config.log.size), config.log.path],
+  ];
+  return [
+    `created group ${config.name} in ${state}`,
+    ...columns(rows),
+    `mounted ${mountpoint}`,
+    `next: mkfs.ext4 ${mountpoint}/${device.name}, then mount -o loop ${mountpoint}/${device.name} /mnt/disk;`,
+    `      reptool status shows the site follow; reptool umount ${mountpoint} ends it`,
+  ];
+}
+
+function facts(
+  mountpoint: string,
+  state: string,
+  config: GroupConfig,
+  how: { created: boolean; adopted: boolean; run: { keeper: number; daemon: number } },
+): Mounted {
+  return {
+    mountpoint,
+    group: config.name,
+    state,
+    created: how.created,
+    adopted: how.adopted,
+    pids: { keeper: how.run.keeper, daemon: how.run.daemon },
+    devices: config.devices.map(({ name, size, local }) => ({ name, size, local })),
+    sites: config.sites.map(({ nr, type, address, policy }) => ({ nr, type, address, policy })),
+    log: config.log,
+  };
+}
+
+/** The end of the daemon's log, in one line. */
+function lastWords(state: string): string {
+  try {
+    const lines = fs.readFileSync(path.join(state, LOG_FILE), 'utf8').split('\n');
+    return lines
+      .filter((line) => /\S/.test(line) && !/^(?:Node\.js v| +at )/.test(line))
+      .slice(-3)
+      .join(' / ');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The status of a group for people: the words of `drbdadm status`, and one line for a monitoring system.
+ */
+import { formatSize } from '../base/units.js';
+import type { SiteState, SiteStatus, StatusJson } from '../control/status.js';
+import { formatSeconds, plural, sentenceList } from './output.js';
+
+/** How DRBD calls the states of a site: its connection, and what goes over it. */
+const DRBD_WORDS: Record<SiteState, { connection: string; replication: string }> = {
+  connected: { connection: 'Connected', replication: 'Established' },
+  behind: { connection: 'Connected', replication: 'Behind' },
+  resyncing: { connection: 'Connected', replication: 'SyncSource' },
+  failed: { connection: 'Connecting', replication: 'Off' },
+  paused: { connection: 'StandAlone', replication: 'Off' },
+};
+
+/** The whole status, without a newline at the end. */
+export function statusText(s: StatusJson): string {
+  const lines = [
+    `${s.name} role:${s.role} suspended:${s.suspended ? 'yes' : 'no'} durability:${s.durability}`,
+    `  mounted on ${s.mountpoint}, up ${formatSeconds(s['uptime-seconds'])}, ${processes(s)}`,
+  ];
+  if (s['suspended-reason'] !== null) lines.push(`  suspended: ${s['suspended-reason']}`);
+  for (const device of s.devices)
+    lines.push(`  ${device.name} disk:${device['disk-state']} size:${short(device.size)} local:${device.local}`);
+  for (const site of s.connections) lines.push(...siteLines(site, s));
+  lines.push(...logLines(s));
+  if (s.failures.length > 0) lines.push(`  failures:`);
+  for (const failure of s.failures) lines.push(`    ${failure.at} ${failure.what}`);
+  return lines.join('\n');
+}
+
+function processes(s: StatusJson): string {
+  const keeper = s.pids.keeper === null ? 'no keeper' : `keeper ${s.pids.keeper}`;
+  const restarts = s.generation > 1 ? ` (restarted ${plural(s.generation - 1, 'time')})` : '';
+  return `${keeper}, daemon ${s.pids.daemon}${restarts}`;
+}
+
+function siteLines(site: SiteStatus, s: StatusJson): string[] {
+  const words = DRBD_WORDS[site.state];
+  const head =
+    `  ${site.name} connection:${words.connection} replication:${words.replication} ` +
+    `policy:${site.policy} ${site.type}:${site.address}`;
+  const lines = [head];
+  for (const peer of site.peer_devices) {
+    const device = s.devices.find((d) => d.volume === peer.volume);
+    lines.push(`    ${device?.name ?? `volume ${peer.volume}`} peer-disk:${peer['peer-disk-state']}`);
+  }
+  const lag =
+    site['lag-writes'] === 0
+      ? 'lag: none'
+      : `lag: ${formatSeconds(site['lag-seconds'])}, ${short(site['lag-bytes'])} in ${plural(site['lag-writes'], 'write')}`;
+  const until = site['recoverable-to'];
+  lines.push(`    ${lag}${until === null ? '' : `; recoverable to ${until}`}`);
+  if (site['needs-full-resync']) lines.push('    needs a full resynchronisation');
+  if (site.reason !== null) lines.push(`    ${site.state}: ${site.reason}`);
+  return lines;
+}
+
+function logLines(s: StatusJson): string[] {
+  const { log } = s;
+  const covers = log['minutes-covered'];
+  const held = log['held-by'];
+  const parts = [
+    `  log:${log.state} fill:${percent(log.used, log.size)} (${short(log.used)} of ${short(log.size)})`,
+    covers === null ? undefined : `covers ${formatSeconds(covers * 60)} at ${short(log['bytes-per-second'])}/s`,
+    held === null ? undefined : `head held by ${held}`,
+  ];
+  const lines = [parts.filter((part) => part !== undefined).join(', ')];
+  if (s.window.parked > 0)
+    lines.push(`  ${plural(s.window.parked, 'write waits', 'writes wait')} for room in the window`);
+  return lines;
+}
+
+/** What a monitoring plug-in says: exit status and line. */
+export interface Verdict {
+  readonly status: 0 | 1 | 2 | 3;
+  readonly line: string;
+}
+
+/** A site may be so far behind, in seconds, before it is a warning. */
+export const LAG_WARNING = 60;
+/** The log may be so full before it is a warning. */
+export const FILL_WARNING = 0.8;
+
+export function verdict(s: StatusJson): Verdict {
+  const critical: string[] = [];
+  const warning: string[] = [];
+  if (s.suspended) critical.push(`suspended: ${s['suspended-reason'] ?? 'no reason given'}`);
+  if (s.log.state === 'full') critical.push(`log full, held by ${s.log['held-by'] ?? 'nobody'}`);
+  if (s.log.state === 'error' && !s.suspended) critical.push('log in error');
+  for (const device of s.devices) if (device['disk-state'] === 'Failed') critical.push(`${device.name} failed`);
+  for (const site of s.connections) judgeSite(site, critical, warning);
+  if (s.log.state === 'ok' && s.log.used > s.log.size * FILL_WARNING)
+    warning.push(`log ${percent(s.log.used, s.log.size)} full, held by ${s.log['held-by'] ?? 'nobody'}`);
+  if (s.pids.keeper === null) warning.push('no keeper');
+  const name = `reptool ${s.name}`;
+  if (critical.length > 0) return { status: 2, line: `CRITICAL ${name}: ${critical.concat(warning).join('; ')}` };
+  if (warning.length > 0) return { status: 1, line: `WARNING ${name}: ${warning.join('; ')}` };
+  const sites = s.connections.map((site) => `${site.name} ${site.state}`);
+  return { status: 0, line: `OK ${name}: ${sites.length === 0 ? 'no site' : sentenceList(sites)}` };
+}
+
+function judgeSite(site: SiteStatus, critical: string[], warning: string[]): void {
+  const why = site.reason === null ? '' : `: ${site.reason}`;
+  if (site['needs-full-resync']) critical.push(`${site.name} needs a full resynchronisation${why}`);
+  else if (site.state === 'failed') critical.push(`${site.name} failed${why}`);
+  else if (site.state === 'paused' || site.state === 'resyncing') warning.push(`${site.name} ${site.state}${why}`);
+  else if (site['lag-seconds'] >= LAG_WARNING)
+    warning.push(`${site.name} is ${formatSeconds(site['lag-seconds'])} behind${why}`);
+}
+
+/** How far every site is, for the one whose wait ended without success. */
+export function lagSentence(s: StatusJson, nr?: number): string {
+  const sites = s.connections.filter((site) => nr === undefined || site['peer-node-id'] === nr);
+  return sites
+    .map((site) =>
+      site['lag-writes'] === 0
+        ? `${site.name} has confirmed everything (${site.state})`
+        : `${site.name} is ${formatSeconds(site['lag-seconds'])} and ${short(site['lag-bytes'])} behind (${site.state})`,
+    )
+    .join('; ');
+}
+
+function percent(part: number, whole: number): string {
+  return whole === 0 ? '0%' : `${Math.floor((part / whole) * 100)}%`;
+}
+
+/** `1GiB`: without a blank, so that `key:value` stays one word. */
+function short(bytes: number): string {
+  return formatSize(bytes).replace(' ', '');
+}

@@ -1,0 +1,37 @@
+/** `reptool status`: once, again and again, or for a monitoring system. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { EXIT, RepError } from '../base/errors.js';
+import type { StatusJson } from '../control/status.js';
+import { interruptible } from './base.js';
+import { statusText, verdict, type Verdict } from './status-text.js';
+import { readStatus, withMount } from './target.js';
+
+const REFRESH_MS = 1000;
+
+export async function showStatus(dir: string | undefined): Promise<{ text: string; document: StatusJson }> {
+  const document = await withMount(dir, (mount) => readStatus(mount.dir));
+  return { text: statusText(document), document };
+}
+
+/** One line and the exit status of a monitoring plug-in; what cannot be asked is "unknown". */
+export async function checkStatus(dir: string | undefined): Promise<Verdict> {
+  try {
+    return verdict((await showStatus(dir)).document);
+  } catch (error) {
+    if (!(error instanceof RepError) || error.exit === EXIT.USAGE) throw error;
+    return { status: 3, line: `UNKNOWN reptool: ${error.message}` };
+  }
+}
+
+/** Prints the status again every second until Ctrl-C; ends with an error when the group is gone. */
+export async function watchStatus(dir: string | undefined, print: (text: string) => void): Promise<void> {
+  // On a terminal: home, print, clear the rest, so that nothing flickers; elsewhere a blank line between.
+  const [before, after] = process.stdout.isTTY ? ['\x1b[H\x1b[J', ''] : ['', '\n'];
+  await interruptible(async (stop) => {
+    while (!stop.aborted) {
+      const { text } = await showStatus(dir);
+      print(`${before}${text}${after}`);
+      await sleep(REFRESH_MS, undefined, { signal: stop }).catch(() => undefined);
+    }
+  });
+}

@@ -1,0 +1,173 @@
+/**
+ * What is known of a running group at one moment, gathered by the daemon's main thread, and the status made of
+ * it. Pure, so that every line of status can be tested without a mount.
+ */
+import type { LogPlace } from '../replog/format.js';
+import type { LinkState } from '../slink/contract.js';
+import { errnoText } from '../base/errors.js';
+import type { GroupConfig, SiteConfig } from './config.js';
+import type { RecoveryStatus, SiteStatus, StatusJson } from './status.js';
+
+export interface SiteFacts {
+  config: SiteConfig;
+  state: LinkState;
+  reason: string;
+  paused: boolean;
+  needsFullResync: boolean;
+  cursor: LogPlace;
+  /** Time of the first record that it has not confirmed, microseconds; 0 where it has all. */
+  oldestUs: number;
+}
+
+export interface WindowFacts {
+  slots: number;
+  ring: number;
+  /** Payload bytes from the head, and from the applied and durable seqs, to the tail. */
+  used: number;
+  unapplied: number;
+  undurable: number;
+  tail: number;
+  head: number;
+  durable: number;
+  applied: number;
+  parked: number;
+}
+
+export interface LogFacts {
+  ring: number;
+  segment: number;
+  durablePos: number;
+  headPos: number;
+  /** Positive errno that suspended it, 0 = fine. */
+  error: number;
+  full: boolean;
+  /** Link that keeps the head, undefined where nothing does. */
+  holder: number | undefined;
+  bytesPerSecond: number;
+}
+
+export interface GroupFacts {
+  config: GroupConfig;
+  version: string;
+  mountpoint: string;
+  keeper: number | null;
+  daemon: number;
+  generation: number;
+  bornMs: number;
+  nowMs: number;
+  resend: boolean;
+  reign: number;
+  reignId: string;
+  window: WindowFacts;
+  log: LogFacts;
+  /** Positive errno that stopped slink 0's images, 0 = fine; and which image. */
+  localError: number;
+  localFile: string;
+  recovery: RecoveryStatus;
+  sites: SiteFacts[];
+  failures: { at: string; what: string }[];
+}
+
+export function buildStatus(f: GroupFacts): StatusJson {
+  const { config, window, log } = f;
+  const reason = suspendedReason(f);
+  // Bytes that will stand in the log but do not yet are counted by their payload.
+  const used = log.durablePos - log.headPos + window.undurable;
+  return {
+    name: config.name,
+    mountpoint: f.mountpoint,
+    role: 'Primary',
+    suspended: reason !== null,
+    'suspended-reason': reason,
+    'write-ordering': 'group',
+    durability: config.durability,
+    version: f.version,
+    pids: { keeper: f.keeper, daemon: f.daemon },
+    generation: f.generation,
+    'uptime-seconds': Math.max(0, Math.floor((f.nowMs - f.bornMs) / 1000)),
+    'resend-support': f.resend,
+    reign: f.reign,
+    'reign-id': f.reignId,
+    log: {
+      path: config.log.path,
+      state: log.error !== 0 ? 'error' : log.full ? 'full' : 'ok',
+      size: log.ring,
+      used: Math.min(used, log.ring),
+      'segment-size': log.segment,
+      'durable-position': log.durablePos,
+      'head-position': log.headPos,
+      'durable-seq': window.durable,
+      'held-by': log.holder === undefined ? null : holderName(log.holder),
+      'bytes-per-second': Math.round(log.bytesPerSecond),
+      'minutes-covered': log.bytesPerSecond < 1 ? null : round(log.ring / log.bytesPerSecond / 60, 2),
+    },
+    window: {
+      size: window.ring,
+      used: window.used,
+      slots: window.slots,
+      'slots-used': window.tail - window.head,
+      'next-seq': window.tail,
+      'durable-seq': window.durable,
+      'applied-seq': window.applied,
+      'head-seq': window.head,
+      parked: window.parked,
+    },
+    recovery: f.recovery,
+    devices: config.devices.map((d) => ({
+      volume: d.nr,
+      name: d.name,
+      size: d.size,
+      local: d.local,
+      'disk-state': f.localError === 0 ? 'UpToDate' : 'Failed',
+    })),
+    connections: f.sites.map((site) => siteStatus(f, site)),
+    failures: f.failures,
+  };
+}
+
+export function holderName(nr: number): string {
+  return nr === 0 ? 'slink 0' : `site ${nr}`;
+}
+
+function suspendedReason(f: GroupFacts): string | null {
+  if (f.log.error !== 0)
+    return `${f.config.log.path}: writing the log failed: ${errnoText(f.log.error)}; repair it, then write "resume" to .ctl/messages`;
+  if (f.localError !== 0) {
+    const file = f.localFile === '' ? 'the local images' : f.localFile;
+    return `${file}: applying failed: ${errnoText(f.localError)}; repair it, then write "resume" to .ctl/messages`;
+  }
+  return null;
+}
+
+function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
+  const { window, log } = f;
+  const { cursor, config } = site;
+  const behind = Math.max(0, window.tail - cursor.seq);
+  const lagBytes = behind === 0 ? 0 : Math.max(0, log.durablePos - cursor.pos) + window.undurable;
+  const lagMs = behind === 0 || site.oldestUs === 0 ? 0 : Math.max(0, f.nowMs - site.oldestUs / 1000);
+  const whole = !site.needsFullResync;
+  const disk = !whole ? 'Inconsistent' : site.state === 'failed' ? 'DUnknown' : behind === 0 ? 'UpToDate' : 'Consistent';
+  return {
+    'peer-node-id': config.nr,
+    name: `site${config.nr}`,
+    type: config.type,
+    address: config.address,
+    policy: config.policy,
+    'rpo-ms': config.rpoMs,
+    state: site.state,
+    reason: site.reason === '' ? null : site.reason,
+    paused: site.paused,
+    'needs-full-resync': site.needsFullResync,
+    'cursor-seq': cursor.seq,
+    'cursor-position': cursor.pos,
+    'lag-seconds': round(lagMs / 1000, 3),
+    'lag-bytes': lagBytes,
+    'lag-writes': behind,
+    'recoverable-to': whole && cursor.time > 0 ? new Date(cursor.time / 1000).toISOString() : null,
+    peer_devices: f.config.devices.map((d) => ({ volume: d.nr, 'peer-disk-state': disk })),
+  };
+}
+
+function round(n: number, digits: number): number {
+  return Number(n.toFixed(digits));
+}

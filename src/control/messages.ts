@@ -1,0 +1,168 @@
+/**
+ * Messages: what an operator may tell a mounted group by writing to `.ctl/messages`. One message per write.
+ * Words are separated by blanks and may be shortened as long as they stay unambiguous.
+ *
+ *   site NR pause                stop sending to a site; the log keeps what it misses
+ *   site NR resume               go on sending
+ *   tag NAME                     a named point in the history; answers its seq
+ *   resume                       try again what an error of the log or the local images suspended
+ *   wait [NR] [TIMEOUT]          answers when the sites (or site NR) confirmed all that was written before
+ *
+ * Errors: EINVAL unknown or misused message, ENOENT unknown site, ENODEV unknown device, ETIMEDOUT, EINTR.
+ */
+import { ERRNO, RepError, errnoName, type ErrnoName } from '../base/errors.js';
+import { parseDuration } from '../base/units.js';
+import type { MessageReply } from './replies.js';
+import { formatReply } from './replies.js';
+
+/** What messages act on; implemented by the daemon's main thread. Each resolves to the reply's sentence. */
+export interface MessageHost {
+  sites(): readonly number[];
+  devices(): readonly string[];
+  setPaused(site: number, paused: boolean): Promise<string>;
+  /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
+  tag(name: string, resent: boolean): Promise<string>;
+  resume(): Promise<string>;
+  wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
+}
+
+export const MAX_MESSAGE = 4096;
+const MAX_TAG = 128;
+const DEFAULT_WAIT_MS = 60_000;
+const VERBS = ['resume', 'site', 'tag', 'wait'] as const;
+const SITE_VERBS = ['pause', 'resume'] as const;
+
+/** The words of one message. Throws EINVAL where the text is not one. */
+export function splitMessage(text: string): string[] {
+  const lines = text.split('\n').filter((line) => line.trim() !== '');
+  if (lines.length === 0) throw invalid('an empty message', `write one of: ${USAGE}`);
+  if (lines.length > 1) throw invalid(`${lines.length} messages in one write`, 'write them one by one');
+  const line = lines[0]!;
+  if (/[\p{Cc}\ufffd]/u.test(line.replace(/\t/g, ' '))) throw invalid('a message with unprintable bytes', 'write plain text');
+  return line.trim().split(/\s+/);
+}
+
+const USAGE = 'site NR pause|resume, tag NAME, resume, wait [NR] [TIMEOUT]';
+
+/** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
+export async function runMessage(
+  words: readonly string[],
+  host: MessageHost,
+  options: { resent: boolean; stop: AbortSignal },
+): Promise<string> {
+  const [first = '', ...rest] = words;
+  // A device's name wins over a shortened verb, so that no later verb takes a device's messages away.
+  if (host.devices().includes(first))
+    throw invalid(`${first} ${rest.join(' ')}`.trim(), `devices take no messages in this version; known are ${USAGE}`);
+  switch (prefix(first, VERBS)) {
+    case 'site': {
+      const nr = siteNumber(rest[0], host);
+      const verb = prefix(rest[1] ?? '', SITE_VERBS);
+      if (verb === undefined || rest.length !== 2) throw invalid(words.join(' '), 'write: site NR pause|resume');
+      return host.setPaused(nr, verb === 'pause');
+    }
+    case 'tag': {
+      const name = rest[0];
+      if (name === undefined || rest.length !== 1) throw invalid(words.join(' '), 'write: tag NAME, a name without blanks');
+      if (Buffer.byteLength(name) > MAX_TAG) throw invalid('tag', `a tag has at most ${MAX_TAG} bytes; choose a shorter name`);
+      return host.tag(name, options.resent);
+    }
+    case 'resume':
+      if (rest.length > 1 || (rest.length === 1 && rest[0] !== 'all')) throw invalid(words.join(' '), 'write: resume');
+      return host.resume();
+    case 'wait': {
+      const { sites, timeoutMs } = waitArguments(rest, host);
+      return host.wait(sites, timeoutMs, options.stop);
+    }
+    case undefined:
+      if (/^disk\d+$/.test(first))
+        throw new RepError('ENODEV', `${first}: no such device; "reptool device list" shows those there are`);
+      throw invalid(words.join(' '), `known are ${USAGE}`);
+  }
+}
+
+function waitArguments(rest: readonly string[], host: MessageHost): { sites: readonly number[]; timeoutMs: number } {
+  const words = [...rest];
+  let sites = host.sites();
+  // A bare number is a site; a time says its unit, unless it follows the site.
+  if (words[0] !== undefined && /^\d+$/.test(words[0])) sites = [siteNumber(words.shift(), host)];
+  const timeoutMs = words[0] === undefined ? DEFAULT_WAIT_MS : parseDuration(words.shift()!);
+  if (timeoutMs === undefined || words.length > 0)
+    throw invalid(['wait', ...rest].join(' '), 'write: wait [NR] [TIMEOUT], such as "wait 1 30s"');
+  return { sites, timeoutMs };
+}
+
+function siteNumber(word: string | undefined, host: MessageHost): number {
+  if (word === undefined || !/^\d+$/.test(word)) throw invalid(`site ${word ?? ''}`.trim(), 'a site is named by its number');
+  const nr = Number(word);
+  if (nr === 0) throw invalid('site 0', 'slink 0 is the local site and cannot be paused or waited for; name a site from 1');
+  if (!host.sites().includes(nr)) {
+    const known = host.sites().join(', ');
+    throw new RepError('ENOENT', `site ${nr}: no such site; ${known === '' ? 'there are none' : `there is ${known}`}`);
+  }
+  return nr;
+}
+
+function invalid(what: string, next: string): RepError {
+  return new RepError('EINVAL', `${what === '' ? 'message' : what}: not understood; ${next}`);
+}
+
+function prefix<T extends string>(word: string, words: readonly T[]): T | undefined {
+  const exact = words.find((w) => w === word);
+  if (exact !== undefined || word === '') return exact;
+  const found = words.filter((w) => w.startsWith(word));
+  return found.length === 1 ? found[0] : undefined;
+}
+
+/** The replies that `.ctl/messages` shows, newest last, bounded; and the messages that are being carried out. */
+export class MessageBoard {
+  private readonly host: () => MessageHost;
+  private readonly nowMs: () => number;
+  private readonly limit: number;
+  private readonly kept: MessageReply[] = [];
+  private next = 1;
+  changedMs: number;
+
+  constructor(host: () => MessageHost, nowMs: () => number = Date.now, limit = 256) {
+    this.host = host;
+    this.nowMs = nowMs;
+    this.limit = limit;
+    this.changedMs = nowMs();
+  }
+
+  get replies(): readonly MessageReply[] {
+    return this.kept;
+  }
+
+  text(replies: readonly MessageReply[] = this.kept): string {
+    return replies.map(formatReply).join('');
+  }
+
+  /** Carries out what was written; never rejects. `stop` ends a message that waits (EINTR). */
+  async submit(text: string, options: { resent: boolean; stop: AbortSignal }): Promise<MessageReply> {
+    let message = text.trim().replace(/\s+/g, ' ').slice(0, 200);
+    try {
+      const words = splitMessage(text);
+      message = words.join(' ');
+      return this.keep(0, message, await runMessage(words, this.host(), options));
+    } catch (error) {
+      if (!(error instanceof RepError)) throw error;
+      return this.keep(ERRNO[error.errno], message, error.message);
+    }
+  }
+
+  private keep(errno: number, message: string, text: string): MessageReply {
+    const reply: MessageReply = { nr: this.next++, at: new Date(this.nowMs()).toISOString(), errno, message, text };
+    this.kept.push(reply);
+    if (this.kept.length > this.limit) this.kept.shift();
+    this.changedMs = this.nowMs();
+    return reply;
+  }
+}
+
+/** Error that a reply stands for, or undefined where it reports success. */
+export function replyError(reply: MessageReply): RepError | undefined {
+  if (reply.errno === 0) return undefined;
+  const name = errnoName(reply.errno);
+  return new RepError((name in ERRNO ? name : 'EIO') as ErrnoName, reply.text);
+}

@@ -1,0 +1,112 @@
+/**
+ * The state of a group as `.ctl/status.json` shows it: nested like `drbdsetup status --json`, with the same
+ * words where the same thing is meant. Sizes are bytes, times are seconds unless the name says otherwise.
+ * `.ctl/status` is printed from the same object (status-lines.ts), so the two never disagree.
+ */
+import type { LinkState } from '../slink/contract.js';
+
+export interface StatusJson {
+  name: string;
+  mountpoint: string;
+  role: 'Primary';
+  /** True while writes fail or wait: the log or the local images are in error. */
+  suspended: boolean;
+  /** Why, with the next step; null while nothing is wrong. */
+  'suspended-reason': string | null;
+  'write-ordering': 'group';
+  durability: 'flush' | 'write';
+  version: string;
+  pids: { keeper: number | null; daemon: number };
+  /** How many daemons were started on this mount, this one included. */
+  generation: number;
+  'uptime-seconds': number;
+  /** Unanswered requests are sent once more after a crash of the daemon (Linux 6.9 and later). */
+  'resend-support': boolean;
+  reign: number;
+  'reign-id': string;
+  log: LogStatus;
+  window: WindowStatus;
+  recovery: RecoveryStatus;
+  devices: DeviceStatus[];
+  /** One per site (slink 1 and up). */
+  connections: SiteStatus[];
+  /** What went wrong since the daemon started, newest last, at most 16. */
+  failures: { at: string; what: string }[];
+}
+
+export interface LogStatus {
+  path: string;
+  /** `ok`, `full` (writers wait for the holder of the head), `error` (suspended). */
+  state: 'ok' | 'full' | 'error';
+  /** Bytes of the ring. */
+  size: number;
+  used: number;
+  'segment-size': number;
+  /** Everything before these is: durable in the log; no longer needed by anyone. Log positions. */
+  'durable-position': number;
+  'head-position': number;
+  'durable-seq': number;
+  /** Who keeps the head where it is: `site 1`, `slink 0`, or null where the log holds nothing. */
+  'held-by': string | null;
+  'bytes-per-second': number;
+  /** How long the ring lasts at the present rate; null while nothing is written. */
+  'minutes-covered': number | null;
+}
+
+export interface WindowStatus {
+  size: number;
+  /** Bytes of payload that it holds just now. */
+  used: number;
+  slots: number;
+  'slots-used': number;
+  'next-seq': number;
+  'durable-seq': number;
+  'applied-seq': number;
+  'head-seq': number;
+  /** Requests parked for want of room. */
+  parked: number;
+}
+
+export interface RecoveryStatus {
+  /** `clean`: closed properly before. `replayed`: read from the log. `adopted`: the window outlived the daemon. */
+  how: 'clean' | 'replayed' | 'adopted';
+  at: string;
+  records: number;
+  bytes: number;
+  milliseconds: number;
+}
+
+export interface DeviceStatus {
+  volume: number;
+  name: string;
+  size: number;
+  local: string;
+  'disk-state': 'UpToDate' | 'Failed';
+}
+
+/** States of a link; see slink/contract. */
+export type SiteState = LinkState;
+
+export interface SiteStatus {
+  'peer-node-id': number;
+  name: string;
+  type: string;
+  address: string;
+  policy: 'async';
+  'rpo-ms': number;
+  state: SiteState;
+  /** Why it is in that state; null where there is nothing to say. */
+  reason: string | null;
+  paused: boolean;
+  'needs-full-resync': boolean;
+  /** Everything below is confirmed by the site. */
+  'cursor-seq': number;
+  'cursor-position': number;
+  /** Age of the oldest write that the site has not confirmed. */
+  'lag-seconds': number;
+  'lag-bytes': number;
+  'lag-writes': number;
+  /** The site shows the group's history up to here. */
+  'recoverable-to': string | null;
+  peer_devices: { volume: number; 'peer-disk-state': 'UpToDate' | 'Consistent' | 'Inconsistent' | 'DUnknown' }[];
+}

@@ -1,0 +1,121 @@
+/** Collects what status shows from the places where each fact lives. Cheap enough for every `cat`. */
+import { createRequire } from 'node:module';
+import type { GroupConfig } from '../control/config.js';
+import type { GroupFacts, LogFacts, WindowFacts } from '../control/facts.js';
+import type { RecoveryStatus } from '../control/status.js';
+import type { Checkpointer } from '../replog/checkpointer.js';
+import { RECORD_HEADER } from '../replog/format.js';
+import type { LogFile } from '../replog/logfile.js';
+import { SH, type Shared } from '../replog/shared.js';
+import { W, type Window } from '../replog/window.js';
+import { siteFacts, type Link } from './links.js';
+import type { Timeline } from './timeline.js';
+
+const require = createRequire(import.meta.url);
+
+/** The package's version; dist/src/daemon and a build folder of the same depth both find it. */
+export const VERSION = ((): string => {
+  for (const up of ['../../../package.json', '../../../../package.json']) {
+    try {
+      return (require(up) as { version: string }).version;
+    } catch {
+      // One folder further up.
+    }
+  }
+  return '0';
+})();
+
+export interface GatherParts {
+  config: GroupConfig;
+  mountpoint: string;
+  window: Window;
+  shared: Shared;
+  log: LogFile;
+  checkpointer: Checkpointer;
+  links: readonly Link[];
+  timeline: Timeline;
+  recovery: RecoveryStatus;
+  bornMs: number;
+  resend: boolean;
+  keeper: number | null;
+  reign: number;
+  reignId: string;
+  /** Writers wait for log space. */
+  full: boolean;
+  bytesPerSecond: number;
+  localFile: string;
+  failures: GroupFacts['failures'];
+}
+
+/**
+ * The number of the next record. The slot that tells it may be lapped while it is looked at, if this thread
+ * does not get to run for as long as the data thread needs for a whole window; then it is looked at again.
+ */
+export function tailOf(window: Window): number {
+  for (;;) {
+    const tail = window.tailSeq();
+    if (tail !== undefined) return tail;
+  }
+}
+
+/** Log position up to which everything is durable. */
+export function durablePos(window: Window): number {
+  return window.durablePlace(tailOf(window)).pos;
+}
+
+export function windowFacts(window: Window, shared: Shared): WindowFacts {
+  for (;;) {
+    const tail = tailOf(window);
+    const head = window.seqOf(W.HEAD, tail);
+    const durable = window.seqOf(W.DURABLE, tail);
+    const applied = window.seqOf(W.APPLIED, tail);
+    const end = window.payloadEnd(window.slotAt(tail - 1));
+    const from = (seq: number): number => (seq < tail ? end - window.payloadPos(window.slotAt(seq)) : 0);
+    const used = from(head);
+    const unapplied = from(applied);
+    const undurable = from(durable);
+    // Slots from head on were read: if the tail has come round to them meanwhile, they were somebody else's.
+    if (window.seqOf(W.TAIL, tail) - head >= window.shape.slots) continue;
+    return {
+      ...{ slots: window.shape.slots, ring: window.shape.ring, tail, head, durable, applied, used, unapplied },
+      undurable: undurable + (tail - durable) * RECORD_HEADER,
+      parked: shared.load(SH.PARKED),
+    };
+  }
+}
+
+export function gather(p: GatherParts): GroupFacts {
+  const { window, shared, log } = p;
+  const facts = windowFacts(window, shared);
+  const holder = p.checkpointer.holder();
+  const logFacts: LogFacts = {
+    ring: log.ring,
+    segment: log.segment,
+    durablePos: durablePos(window),
+    headPos: shared.logHead,
+    error: shared.load(SH.LOG_ERROR),
+    full: p.full,
+    holder: holder.bytes > 0 ? holder.nr : undefined,
+    bytesPerSecond: p.bytesPerSecond,
+  };
+  return {
+    config: p.config,
+    version: VERSION,
+    mountpoint: p.mountpoint,
+    keeper: p.keeper,
+    daemon: process.pid,
+    generation: window.load(W.BORN),
+    bornMs: p.bornMs,
+    nowMs: Date.now(),
+    resend: p.resend,
+    reign: p.reign,
+    reignId: p.reignId,
+    window: facts,
+    log: logFacts,
+    localError: shared.load(SH.LOCAL_ERROR),
+    localFile: p.localFile,
+    recovery: p.recovery,
+    sites: p.links.map((link) => siteFacts(link, window, p.timeline, facts.tail)),
+    failures: p.failures,
+  };
+}

@@ -1,0 +1,342 @@
+/**
+ * A group while it is served: main's part of it. Hears the threads, keeps links and events, drives the
+ * checkpointer, answers what is not a device's, and closes in the order in which nothing is lost.
+ */
+import * as fs from 'node:fs';
+import { realClock } from '../base/clock.js';
+import { RepError, errnoText, type ErrnoName } from '../base/errors.js';
+import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
+import { MessageBoard } from '../control/messages.js';
+import { ControlTree } from '../control/tree.js';
+import { Checkpointer } from '../replog/checkpointer.js';
+import type { RecordType } from '../replog/format.js';
+import { SH, type Shared } from '../replog/shared.js';
+import { W, type Window } from '../replog/window.js';
+import type { Channel } from './channel.js';
+import { closeGroup } from './close.js';
+import { GroupHost } from './host.js';
+import { Indexer } from './indexer.js';
+import { holdsLog, linkFact, makeLink, type Link, type ShipThread } from './links.js';
+import type { OpenGroup } from './open.js';
+import type { ApplyStart, CommitStart, FromApply, FromCommit, FromShip, ToShell } from './shell.js';
+import type { FromData, ToData } from './threads.js';
+import { View } from './view.js';
+import { broken, log, type Thread } from './workers.js';
+
+export interface Threads {
+  data: Thread<ToData, FromData>;
+  commit: Thread<CommitStart | ToShell, FromCommit>;
+  apply: Thread<ApplyStart | ToShell, FromApply>;
+  ships: ShipThread[];
+  /** Makes the thread of one more link. */
+  moreShips(place: number): ShipThread;
+}
+
+export interface Around {
+  window: Window;
+  shared: Shared;
+  channel: Channel;
+  /** Pid of the keeper at the other end of the channel, null once it is gone. */
+  keeper(): number | null;
+}
+
+const TICK_MS = 1000;
+
+export class Group {
+  readonly opened: OpenGroup;
+  readonly threads: Threads;
+  readonly around: Around;
+  readonly links: Link[];
+  readonly checkpointer: Checkpointer;
+  private readonly config: DaemonConfig;
+  private readonly view: View;
+  private readonly host: GroupHost;
+  private readonly tree: ControlTree;
+  private readonly indexer: Indexer;
+  private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
+  private nextAppend = 1;
+  private pumpTimer: NodeJS.Timeout | undefined;
+  private closing = false;
+
+  constructor(config: DaemonConfig, opened: OpenGroup, threads: Threads, around: Around) {
+    this.config = config;
+    this.opened = opened;
+    this.threads = threads;
+    this.around = around;
+    const { window, shared } = around;
+    this.links = opened.config.sites.map((site, i) => {
+      threads.ships[i] ??= threads.moreShips(i);
+      return makeLink(site, opened.links[i]!, threads.ships[i]!);
+    });
+    const checkpointer = new Checkpointer({
+      ...{ log: opened.log, index: opened.index, window, shared, clock: realClock },
+      ...(opened.recovered === undefined ? {} : { recovered: opened.recovered }),
+      events: { checkpointFailed: (reason) => this.view.failed(`checkpoint: ${reason.message}; it is tried again`) },
+    });
+    this.checkpointer = checkpointer;
+    // What the log would keep for a site that is configured no more, nobody will ever fetch.
+    for (const { nr } of opened.recovered?.links ?? opened.index.links())
+      if (!this.links.some((link) => link.config.nr === nr)) checkpointer.dropLink(nr);
+    for (const link of this.links) checkpointer.noteLink(linkFact(link), holdsLog(link));
+    this.view = new View(config, opened, around, this.links, checkpointer);
+    this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
+    this.host = new GroupHost({
+      ...{ window, shared, checkpointer, links: this.links, logPath: opened.config.log.path },
+      devices: opened.config.devices.map((d) => d.name),
+      append: (type, payload) => this.append(type, 0, payload),
+      localFile: () => this.view.localFile,
+      linkChanged: (link) => this.view.linkEvent(link),
+    });
+    this.tree = new ControlTree({
+      devices: () => opened.config.devices,
+      text: (file) => this.view.text(file),
+      writtenMs: () => this.view.writtenMs(),
+      reply: (bytes) => this.reply(bytes),
+      events: this.view.events,
+      messages: new MessageBoard(() => this.host),
+    });
+  }
+
+  /** Starts the threads; resolves when devices are served. */
+  async start(): Promise<void> {
+    const { opened, threads, config } = this;
+    const { config: group, log: logFile } = opened;
+    const started = [
+      this.begun(threads.commit, (m) => this.fromCommit(m)),
+      this.begun(threads.apply, (m) => this.fromApply(m)),
+      new Promise<void>((resolve) => (threads.data.onMessage = (m) => this.fromData(m, resolve))),
+    ];
+    threads.commit.post({ t: 'start', logPath: group.log.path });
+    threads.apply.post({
+      t: 'start',
+      logPath: group.log.path,
+      images: group.devices.map(({ nr, local, size }) => ({ nr, file: local, size })),
+      synced: opened.synced,
+      redo: opened.recovered === undefined,
+    });
+    threads.data.post({
+      t: 'start',
+      devices: group.devices.map(({ nr, size, local }) => ({ nr, size, local })),
+      durability: group.durability,
+      reign: opened.reign,
+      ...(opened.newReign === undefined ? {} : { newReign: opened.newReign }),
+      resend: config.negotiated.resend,
+      logRing: logFile.ring,
+      logSegment: logFile.segment,
+    });
+    await Promise.all(started);
+  }
+
+  /** What can wait until applications are served again. */
+  afterStart(): void {
+    const { opened } = this;
+    this.links.forEach((link, i) => this.startLink(link, i));
+    this.checkpointer.noteApplied(opened.synced);
+    this.indexer.look(opened.index);
+    setInterval(() => this.tick(), TICK_MS);
+    this.tick();
+    this.pump();
+  }
+
+  /** Resolves when the shell runs its machine; rejects with what it could not begin with. */
+  private begun<From extends { t: string }>(
+    thread: { onMessage: (message: From) => void },
+    hear: (message: From) => void,
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      thread.onMessage = (message) => {
+        if (message.t === 'running') resolve();
+        else if (message.t === 'failed') {
+          const { errno, message: text } = message as unknown as { errno: ErrnoName; message: string };
+          reject(new RepError(errno, text));
+        } else hear(message);
+      };
+    });
+  }
+
+  private startLink(link: Link, i: number): void {
+    const { opened } = this;
+    link.thread.onMessage = (message) => this.fromShip(link, message);
+    // A site that needs a full resync is left as it is.
+    if (link.stale !== '') return;
+    link.thread.post({
+      t: 'start',
+      logPath: opened.config.log.path,
+      nr: link.config.nr,
+      address: link.config.address,
+      identity: { logId: opened.config.id, group: opened.config.name, nr: link.config.nr },
+      devices: opened.config.devices.map(({ nr, name, size }) => ({ nr, name, size })),
+      cursor: opened.links[i]!.cursor,
+      fresh: link.fresh,
+      paused: link.paused,
+      rpoMs: link.config.rpoMs,
+    });
+  }
+
+  // --- what threads say ------------------------------------------------------------------------------------
+
+  private fromData(message: FromData, serving: () => void): void {
+    switch (message.t) {
+      case 'serving':
+        return serving();
+      case 'req':
+        return this.tree.serve(message.bytes);
+      case 'appended':
+        this.appends.get(message.id)?.(message);
+        this.appends.delete(message.id);
+        return;
+      case 'reign':
+        return this.reignBegun(message.reign, message.seq, message.timeUs);
+      case 'logfull':
+        return this.logFull();
+      case 'end':
+        return this.close(`the data thread ended (${message.errno === 0 ? 'ENODEV' : errnoText(message.errno)})`);
+      case 'up':
+        return;
+    }
+  }
+
+  private fromCommit(message: FromCommit): void {
+    const { view } = this;
+    switch (message.t) {
+      case 'logError': {
+        const reason = `${this.opened.config.log.path}: ${message.call} failed: ${errnoText(message.errno)}`;
+        view.failed(reason);
+        return view.logEvent({ state: 'error', suspended: true }, reason);
+      }
+      case 'logHealed':
+        return view.logEvent({ state: 'ok', suspended: false });
+      case 'segment':
+        return this.indexer.closed(message.segment);
+      default:
+        return;
+    }
+  }
+
+  private fromApply(message: FromApply): void {
+    const { view } = this;
+    switch (message.t) {
+      case 'synced':
+        this.checkpointer.noteApplied(message.place);
+        return this.roomMayCome();
+      case 'localError': {
+        view.localFile = message.file;
+        const reason = `${message.file}: ${message.during} failed: ${errnoText(message.errno)}`;
+        view.failed(reason);
+        return view.groupEvent({ 'local-disk': 'Failed' }, reason);
+      }
+      case 'localHealed':
+        return view.groupEvent({ 'local-disk': 'UpToDate' });
+      default:
+        return;
+    }
+  }
+
+  private fromShip(link: Link, message: FromShip): void {
+    switch (message.t) {
+      case 'cursor':
+        link.cursor = message.place;
+        link.fresh = false;
+        this.checkpointer.noteLink(linkFact(link), holdsLog(link));
+        this.host.moved();
+        return this.roomMayCome();
+      case 'state':
+        if (link.state === message.state && link.reason === message.reason) return;
+        link.state = message.state;
+        link.reason = message.reason;
+        this.view.linkEvent(link);
+        return this.host.moved();
+      case 'failed':
+        link.state = 'failed';
+        link.reason = message.message;
+        return this.view.linkEvent(link);
+      default:
+        return;
+    }
+  }
+
+  private reignBegun(reign: number, seq: number, timeUs: number): void {
+    const { window } = this.around;
+    const { reignId } = this.opened;
+    // Its start is the place before its first record, which is known once that place has a log position.
+    const look = (): void => {
+      if (window.seqOf(W.DURABLE, seq) < seq) return void setTimeout(look, 20);
+      try {
+        this.checkpointer.noteReign({ reign, id: reignId, start: window.placeBefore(seq), wallUs: timeUs });
+      } catch (error) {
+        log(`the place of reign ${reign} was not noted: ${(error as Error).message}`);
+      }
+    };
+    look();
+    this.view.groupEvent({ reign, seq });
+  }
+
+  // --- main's own work -------------------------------------------------------------------------------------
+
+  append(type: RecordType, device: number, payload: Uint8Array): Promise<{ seq: number; timeUs: number }> {
+    const id = this.nextAppend++;
+    return new Promise((resolve) => {
+      this.appends.set(id, resolve);
+      this.threads.data.post({ t: 'append', id, type, device, payload });
+    });
+  }
+
+  private pump(): void {
+    clearTimeout(this.pumpTimer);
+    if (this.closing) return;
+    const { shared } = this.around;
+    const before = shared.logHead;
+    const ms = this.checkpointer.step();
+    if (shared.logHead !== before) {
+      shared.bell(SH.BELL_COMMIT).ring();
+      if (shared.load(SH.DATA_WAITS) === 1) this.threads.data.wake();
+    }
+    this.pumpTimer = setTimeout(() => this.pump(), Math.min(Math.max(ms, 5), TICK_MS));
+  }
+
+  /** Writers wait for log space and something has just moved that may have held it. */
+  private roomMayCome(): void {
+    if (!this.view.full) return;
+    this.checkpointer.ask();
+    this.pump();
+  }
+
+  private logFull(): void {
+    const { shared } = this.around;
+    // Everyone who may hold the head is asked to settle what it has.
+    shared.bump(SH.SYNC_ASK);
+    for (const bell of [SH.BELL_APPLY, ...this.links.map((_, i) => SH.BELL_LINKS + 2 * i)]) shared.bell(bell).ring();
+    this.view.noteFull(true);
+    this.roomMayCome();
+  }
+
+  private tick(): void {
+    const { shared } = this.around;
+    this.view.tick();
+    const waits = shared.load(SH.LOG_FULL) !== 0 || (this.view.full && shared.load(SH.DATA_WAITS) !== 0);
+    if (waits) this.logFull();
+    else this.view.noteFull(false);
+    if (!this.closing) this.indexer.step();
+  }
+
+  private reply(bytes: Buffer): void {
+    try {
+      fs.writeSync(DAEMON_FD.FUSE, bytes);
+    } catch {
+      // ENOENT: nobody waits any more, or it is being sent again. ENODEV: unmounted, the data thread says so.
+    }
+  }
+
+  // --- the end ---------------------------------------------------------------------------------------------
+
+  /** Brings everything to disk and ends the process. */
+  close(why: string): void {
+    if (this.closing) return;
+    this.closing = true;
+    clearTimeout(this.pumpTimer);
+    log(`closes: ${why}`);
+    this.tree.close();
+    void closeGroup(this).catch((error: unknown) => broken('closing', error));
+  }
+}
+

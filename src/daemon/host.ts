@@ -1,0 +1,185 @@
+/** What messages do to a running group; see control/messages.ts for their words. */
+import { ERRNO, RepError, errnoText } from '../base/errors.js';
+import type { MessageHost } from '../control/messages.js';
+import { R_BYTES, R_TYPE, REC } from '../replog/format.js';
+import { SH, type Shared } from '../replog/shared.js';
+import { S_RECORD, W, type Window } from '../replog/window.js';
+import type { Checkpointer } from '../replog/checkpointer.js';
+import { tailOf } from './gather.js';
+import { linkFact, holdsLog, type Link } from './links.js';
+
+export interface HostParts {
+  window: Window;
+  shared: Shared;
+  checkpointer: Checkpointer;
+  links: readonly Link[];
+  devices: readonly string[];
+  /** Appends a record through the data thread; resolves when it is in the log. */
+  append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
+  logPath: string;
+  localFile: () => string;
+  /** Tells of a change of a link's state (events). */
+  linkChanged(link: Link): void;
+}
+
+/** How long an operator's `resume` looks whether it helped. */
+const RESUME_MS = 3000;
+const LOOK_MS = 20;
+
+interface Waiter {
+  /** True once it is over. */
+  look(): boolean;
+}
+
+export class GroupHost implements MessageHost {
+  private readonly p: HostParts;
+  private readonly waiters = new Set<Waiter>();
+
+  constructor(parts: HostParts) {
+    this.p = parts;
+  }
+
+  sites(): readonly number[] {
+    return this.p.links.map((link) => link.config.nr);
+  }
+
+  devices(): readonly string[] {
+    return this.p.devices;
+  }
+
+  /** Main calls it whenever a cursor or a link's state has moved. */
+  moved(): void {
+    for (const waiter of [...this.waiters]) if (waiter.look()) this.waiters.delete(waiter);
+  }
+
+  async setPaused(site: number, paused: boolean): Promise<string> {
+    const link = this.link(site);
+    if (link.paused === paused) return `site ${site} ${paused ? 'is paused already' : 'was not paused'}`;
+    const { checkpointer } = this.p;
+    link.paused = paused;
+    // In the index before the answer: a paused site stays paused over every restart.
+    checkpointer.noteLink(linkFact(link), holdsLog(link));
+    checkpointer.ask();
+    checkpointer.step();
+    link.thread.post({ t: paused ? 'pause' : 'resume' });
+    if (link.stale === '' && paused) {
+      link.state = 'paused';
+      link.reason = '';
+      this.p.linkChanged(link);
+    }
+    return `site ${site} ${paused ? 'paused; the log keeps what it misses' : 'resumed'}`;
+  }
+
+  async tag(name: string, resent: boolean): Promise<string> {
+    const { shared } = this.p;
+    const error = shared.load(SH.LOG_ERROR);
+    if (error !== 0) throw this.logFailed(error);
+    const payload = Buffer.from(name);
+    const seq = resent ? this.findTag(payload) : undefined;
+    return `seq ${seq ?? (await this.p.append(REC.TAG, payload)).seq}`;
+  }
+
+  async resume(): Promise<string> {
+    const { shared } = this.p;
+    const hadLog = shared.load(SH.LOG_ERROR) !== 0;
+    const hadLocal = shared.load(SH.LOCAL_ERROR) !== 0;
+    const failed = this.p.links.filter((link) => link.state === 'failed' && link.stale === '');
+    if (hadLog) {
+      shared.bump(SH.LOG_RETRY);
+      shared.bell(SH.BELL_COMMIT).ring();
+    }
+    if (hadLocal) {
+      shared.bump(SH.LOCAL_RETRY);
+      shared.bell(SH.BELL_APPLY).ring();
+    }
+    for (const link of failed) link.thread.post({ t: 'retry' });
+    const until = Date.now() + RESUME_MS;
+    const broken = (): boolean => shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0;
+    while (broken() && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    const log = shared.load(SH.LOG_ERROR);
+    if (log !== 0) throw this.logFailed(log);
+    const local = shared.load(SH.LOCAL_ERROR);
+    if (local !== 0)
+      throw new RepError('EIO', `${this.p.localFile()}: still failing: ${errnoText(local)}; repair it, then resume again`);
+    const done = [
+      hadLog ? 'the log goes on' : '',
+      hadLocal ? 'the local images go on' : '',
+      failed.length > 0 ? `${failed.map((l) => `site ${l.config.nr}`).join(', ')} tried again, see status` : '',
+    ].filter(Boolean);
+    return done.length === 0 ? 'nothing was suspended' : done.join('; ');
+  }
+
+  wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string> {
+    const { window, shared } = this.p;
+    const tail = tailOf(window);
+    const wanted = sites.map((nr) => this.link(nr));
+    // Records that nobody waits for are synced and sent in their own time: now somebody waits.
+    shared.bump(SH.SYNC_ASK);
+    shared.bell(SH.BELL_COMMIT).ring();
+    const started = Date.now();
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        clearTimeout(timer);
+        stop.removeEventListener('abort', interrupted);
+        this.waiters.delete(waiter);
+        settle();
+      };
+      const waiter: Waiter = {
+        look: () => {
+          const stale = wanted.find((link) => link.stale !== '');
+          if (stale !== undefined) {
+            const text = `site ${stale.config.nr}: ${stale.stale}; it cannot confirm anything before that`;
+            end(() => reject(new RepError('EIO', text)));
+            return true;
+          }
+          if (!wanted.every((link) => link.cursor.seq >= tail)) return false;
+          end(() => resolve(`confirmed up to seq ${tail - 1} after ${((Date.now() - started) / 1000).toFixed(1)} s`));
+          return true;
+        },
+      };
+      const interrupted = (): void => end(() => reject(new RepError('EINTR', 'waiting was interrupted; sites go on')));
+      const timer = setTimeout(() => end(() => reject(this.late(wanted, tail, timeoutMs))), timeoutMs);
+      if (stop.aborted) return interrupted();
+      stop.addEventListener('abort', interrupted);
+      this.waiters.add(waiter);
+      waiter.look();
+    });
+  }
+
+  private late(links: readonly Link[], tail: number, timeoutMs: number): RepError {
+    const behind = links
+      .filter((link) => link.cursor.seq < tail)
+      .map((link) => {
+        const why = link.reason === '' ? link.state : `${link.state}: ${link.reason}`;
+        return `site ${link.config.nr} lacks ${tail - link.cursor.seq} writes (${why})`;
+      });
+    const next = links.some((link) => link.paused) ? 'resume the paused site, or wait longer' : 'see status, or wait longer';
+    return new RepError('ETIMEDOUT', `not confirmed within ${timeoutMs / 1000} s: ${behind.join(', ')}; ${next}`);
+  }
+
+  private link(nr: number): Link {
+    const link = this.p.links.find((l) => l.config.nr === nr);
+    if (link === undefined) throw new RepError('ENOENT', `site ${nr}: no such site`);
+    return link;
+  }
+
+  private logFailed(errno: number): RepError {
+    const name = errno === ERRNO.ENOSPC ? 'ENOSPC' : 'EIO';
+    return new RepError(name, `${this.p.logPath}: the log is suspended: ${errnoText(errno)}; repair it, then resume again`);
+  }
+
+  /** The tag that an earlier daemon set for a message that it could not answer any more. */
+  private findTag(name: Buffer): number | undefined {
+    const { window } = this.p;
+    const tail = tailOf(window);
+    for (let seq = tail - 1; seq >= window.seqOf(W.HEAD, tail); seq--) {
+      const slot = window.slotAt(seq);
+      const at = slot + S_RECORD;
+      if (window.dv.getUint8(at + R_TYPE) !== REC.TAG) continue;
+      const payload = window.payloadAt(window.payloadPos(slot));
+      const length = window.dv.getUint32(at + R_BYTES, true);
+      if (window.u8.subarray(payload, payload + length).equals(name)) return seq;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * The daemon: one process that serves one mounted group. Started by the keeper with the descriptors 3 /dev/fuse,
+ * 4 window, 5 channel, 6 lock; as a warm spare it loads everything, starts its threads and waits for `go`.
+ *
+ *   loaded ──go──▶ opened ──threads started──▶ serving ──unmounted──▶ closing ──▶ exit 0
+ *                    └─ refused: exit 1                └─ a thread died: exit 70, the keeper starts another
+ */
+import { RepError } from '../base/errors.js';
+import * as sys from '../base/sys.js';
+import { loadConfig } from '../control/config.js';
+import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
+import { MAX_LINK_THREADS, SH, Shared } from '../replog/shared.js';
+import { W, Window } from '../replog/window.js';
+import { Channel } from './channel.js';
+import { Group, type Threads } from './group.js';
+import { openGroup } from './open.js';
+import type { ApplyStart, CommitStart, FromApply, FromCommit, FromShip, ShellWorkerData, ShipStart, ToShell } from './shell.js';
+import { ringData } from './shell.js';
+import type { DataWorkerData, FromData, ToData } from './threads.js';
+import { Thread, broken, log } from './workers.js';
+
+const BEAT_MS = 1000;
+
+const config = JSON.parse(process.env['REPTOOL_DAEMON'] ?? '{}') as DaemonConfig;
+process.title = `reptool ${config.group}`;
+process.on('uncaughtException', (error) => broken('main', error));
+process.on('unhandledRejection', (error) => broken('main', error));
+// At shutdown everybody is told at once; it is the keeper who unmounts, and then this process drains and ends.
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+  process.on(signal, () => log(`${signal} ignored: unmount ${config.mountpoint} to end this daemon`));
+
+const window = Window.map(DAEMON_FD.WINDOW, config.windowRing);
+const shared = new Shared();
+const bellFd = sys.eventfd();
+const channel = new Channel(DAEMON_FD.CHANNEL);
+
+function beat(): void {
+  window.words[W.BEAT_MAIN]!++;
+}
+
+/** Links are counted when the threads are made; a spare finds out at `go` whether that still holds. */
+function countSites(): number {
+  try {
+    return Math.min(loadConfig(config.groupDir).sites.length, MAX_LINK_THREADS);
+  } catch {
+    return 0;
+  }
+}
+
+function startThreads(): Threads {
+  const common = { shared: shared.buffer, windowFd: DAEMON_FD.WINDOW, windowRing: config.windowRing };
+  const fuseFd = DAEMON_FD.FUSE;
+  const dataWith: DataWorkerData = { ...common, fuseFd, bellFd, maxWrite: config.negotiated.maxWrite };
+  const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, link });
+  const ship = (i: number): Thread<ShipStart | ToShell, FromShip> =>
+    new Thread(`ship ${i}`, './ship.js', shellWith(i), shared.bell(SH.BELL_LINKS + 2 * i));
+  const data = new Thread<ToData, FromData>('data', './data.js', dataWith, { ring: () => ringData(bellFd) });
+  return {
+    data,
+    commit: new Thread<CommitStart | ToShell, FromCommit>('commit', './commit.js', shellWith(0), shared.bell(SH.BELL_COMMIT)),
+    apply: new Thread<ApplyStart | ToShell, FromApply>('apply', './apply.js', shellWith(0), shared.bell(SH.BELL_APPLY)),
+    ships: Array.from({ length: countSites() }, (_, i) => ship(i)),
+    moreShips: ship,
+  };
+}
+
+async function refuse(error: RepError): Promise<never> {
+  log(`refused: ${error.message}`);
+  await channel.send({ type: 'refused', errno: error.errno, message: error.message });
+  process.exit(1);
+}
+
+async function main(): Promise<void> {
+  let keeper: number | null = config.keeperPid;
+  let unmounted = false;
+  let group: Group | undefined;
+  const go = new Promise<void>((resolve) => {
+    if (!config.spare) resolve();
+    channel.onLost = () => {
+      keeper = null;
+      // A spare without a keeper has nobody who could ever need it.
+      if (config.spare && group === undefined) process.exit(0);
+    };
+    channel.onMessage = (message) => {
+      if (message.type === 'go') {
+        keeper = message.keeper;
+        resolve();
+      } else {
+        unmounted = true;
+        group?.close('unmounted');
+      }
+    };
+  });
+
+  const threads = startThreads();
+  if (config.spare) {
+    await Promise.all([threads.data.up, threads.commit.up, threads.apply.up, ...threads.ships.map((s) => s.up)]);
+    await channel.send({ type: 'ready' });
+    await go;
+  }
+  beat();
+  setInterval(beat, BEAT_MS);
+  const started = performance.now();
+  try {
+    const opened = openGroup(config.groupDir, window, { beat, say: log });
+    for (const note of opened.notes) log(note);
+    group = new Group(config, opened, threads, { window, shared, keeper: () => keeper, channel });
+    await group.start();
+  } catch (error) {
+    if (error instanceof RepError) await refuse(error);
+    throw error;
+  }
+  log(`serves ${config.mountpoint} after ${(performance.now() - started).toFixed(1)} ms`);
+  await channel.send({ type: 'serving' });
+  group.afterStart();
+  if (unmounted) group.close('unmounted');
+}
+
+void main().catch((error: unknown) => broken('main', error));
+

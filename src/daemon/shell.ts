@@ -1,0 +1,157 @@
+/**
+ * What the threads of committer, applier and shippers have in common. Each is a shell around one machine: it
+ * loads, says `up`, waits for `start` (a warm spare waits there), then steps and sleeps until it is done. From
+ * then on its event loop never turns again, so messages are fetched by hand and nothing may await.
+ */
+import * as fs from 'node:fs';
+import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
+import type { Machine } from '../base/clock.js';
+import { RepError } from '../base/errors.js';
+import * as sys from '../base/sys.js';
+import { SH, type Bell, type Shared } from '../replog/shared.js';
+import type { LogPlace } from '../replog/format.js';
+import type { ClosedSegment } from '../replog/segments.js';
+import type { GroupIdentity, LinkState, SiteCursor, SiteDevice } from '../slink/contract.js';
+import type { ImageSpec } from '../slink/images.js';
+import type { WorkerBase } from './threads.js';
+
+export interface ShellWorkerData extends WorkerBase {
+  fuseFd: number;
+  /** eventfd of the data thread: rung where room was made while it waits for some. */
+  bellFd: number;
+  /** Place of a shipper among the links; picks its bell. */
+  link: number;
+}
+
+export interface CommitStart {
+  t: 'start';
+  logPath: string;
+}
+
+export interface ApplyStart {
+  t: 'start';
+  logPath: string;
+  images: ImageSpec[];
+  synced: LogPlace;
+  /** The window was adopted: what the daemon before wrote and never synced is written again. */
+  redo: boolean;
+}
+
+export interface ShipStart {
+  t: 'start';
+  logPath: string;
+  nr: number;
+  address: string;
+  identity: GroupIdentity;
+  devices: SiteDevice[];
+  cursor: SiteCursor;
+  fresh: boolean;
+  paused: boolean;
+  rpoMs: number;
+}
+
+/** To a shell that runs. `stop`: end at once, whatever is left to do. */
+export type ToShell = { t: 'pause' } | { t: 'resume' } | { t: 'retry' } | { t: 'stop' };
+
+export type FromShell =
+  | { t: 'up' }
+  | { t: 'running' }
+  /** It could not begin: the thing, the reason, the next step. */
+  | { t: 'failed'; errno: string; message: string }
+  | { t: 'ended' };
+
+export type FromCommit =
+  | FromShell
+  | { t: 'logError'; errno: number; call: string }
+  | { t: 'logHealed' }
+  | { t: 'segment'; segment: ClosedSegment };
+
+export type FromApply =
+  | FromShell
+  | { t: 'synced'; place: LogPlace }
+  | { t: 'localError'; errno: number; file: string; during: string }
+  | { t: 'localHealed' };
+
+export type FromShip =
+  | FromShell
+  | { t: 'cursor'; place: SiteCursor }
+  | { t: 'state'; state: LinkState; reason: string };
+
+/** A machine that is ready to run, and what the shell asks it. */
+export interface Runner {
+  machine: Machine;
+  bell: Bell;
+  /** True where a step would find nothing to do. */
+  idle(): boolean;
+  /** Asked while it is at rest: true = its work is done for good. */
+  finished(): boolean;
+  take(message: ToShell): void;
+  close(): void;
+}
+
+/** Longest sleep: bounds what a lost wake-up could cost. */
+const LONGEST_SLEEP_MS = 1000;
+
+/** Steps without rest after which messages are looked for. */
+const LOOK_EVERY = 64;
+
+export function post(message: object, move: readonly ArrayBuffer[] = []): void {
+  parentPort!.postMessage(message, move);
+}
+
+/** Waits for `start`, builds the machine with it and runs it to its end. */
+export function runShell<S>(name: string, data: ShellWorkerData, shared: Shared, build: (start: S) => Runner): void {
+  sys.setThreadName(name);
+  parentPort!.once('message', (start: S) => {
+    let runner: Runner;
+    try {
+      runner = build(start);
+    } catch (error) {
+      if (!(error instanceof RepError)) throw error;
+      post({ t: 'failed', errno: error.errno, message: error.message });
+      return;
+    }
+    post({ t: 'running' });
+    loop(runner, data, shared);
+    runner.close();
+    post({ t: 'ended' });
+  });
+  post({ t: 'up' });
+}
+
+function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
+  const { machine, bell } = runner;
+  let stopped = false;
+  const fetch = (): boolean => {
+    let any = false;
+    for (;;) {
+      const received = receiveMessageOnPort(parentPort!) as { message: ToShell } | undefined;
+      if (received === undefined) return any;
+      any = true;
+      if (received.message.t === 'stop') stopped = true;
+      else runner.take(received.message);
+    }
+  };
+  for (let n = 1; ; n++) {
+    const ms = machine.step();
+    if (shared.load(SH.DATA_WAITS) === 1) ringData(data.bellFd);
+    if (ms <= 0 && n % LOOK_EVERY !== 0) continue;
+    const news = fetch();
+    if (stopped) return;
+    if (ms <= 0 || news) continue;
+    if (runner.finished()) return;
+    // Messages are looked for once more behind the raised flag: a ring that came before it wakes nobody.
+    bell.sleep(() => !fetch() && !stopped && runner.idle(), Math.min(ms, LONGEST_SLEEP_MS));
+  }
+}
+
+const one = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** Makes the data thread look around. */
+export function ringData(bellFd: number): void {
+  try {
+    fs.writeSync(bellFd, one);
+  } catch {
+    // EAGAIN: the counter is full, so that it is awake anyway.
+  }
+}

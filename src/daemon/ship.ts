@@ -1,0 +1,56 @@
+/** A shipper's thread: one per site, since a call to a site may hang for as long as its machine does. */
+import { workerData } from 'node:worker_threads';
+import { realClock } from '../base/clock.js';
+import { realIo } from '../base/io.js';
+import { LogFile } from '../replog/logfile.js';
+import { SH, Shared } from '../replog/shared.js';
+import { Window } from '../replog/window.js';
+import { FolderSite } from '../slink/folder.js';
+import { Shipper } from '../slink/shipper.js';
+import { post, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
+
+const data = workerData as ShellWorkerData;
+const window = Window.map(data.windowFd, data.windowRing);
+const shared = new Shared(data.shared);
+
+runShell<ShipStart>('reptool-ship', data, shared, (start) => {
+  const log = LogFile.open(realIo, start.logPath, { readOnly: true });
+  const site = new FolderSite(realIo, realClock, start.address);
+  const shipper = new Shipper(
+    {
+      window,
+      shared,
+      clock: realClock,
+      log,
+      site,
+      events: {
+        cursor: (place) => post({ t: 'cursor', place: { ...place } }),
+        state: (state, reason) => post({ t: 'state', state, reason }),
+      },
+    },
+    {
+      identity: start.identity,
+      devices: () => start.devices,
+      cursor: start.cursor,
+      fresh: start.fresh,
+      paused: start.paused,
+      rpoMs: start.rpoMs,
+    },
+  );
+  return {
+    machine: shipper,
+    bell: shared.bell(SH.BELL_LINKS + 2 * data.link),
+    idle: () => shipper.idle,
+    // It ends when main says so: main bounds how long a site is waited for.
+    finished: () => false,
+    take: (message) => {
+      if (message.t === 'pause') shipper.pause();
+      if (message.t === 'resume') shipper.resume();
+      if (message.t === 'retry') shipper.retry();
+    },
+    close: () => {
+      shipper.close();
+      log.close();
+    },
+  };
+});

@@ -1,0 +1,162 @@
+/** What `.ctl` shows of a group that is served: status, table and events, and what they are made of. */
+import { realClock } from '../base/clock.js';
+import { buildStatus, holderName, type GroupFacts } from '../control/facts.js';
+import { EventLog, type EventThing } from '../control/events.js';
+import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
+import { statusLines } from '../control/status-lines.js';
+import { tableLines } from '../control/table.js';
+import type { Checkpointer } from '../replog/checkpointer.js';
+import { SH } from '../replog/shared.js';
+import { durablePos, gather, tailOf } from './gather.js';
+import type { Around } from './group.js';
+import type { Link } from './links.js';
+import type { OpenGroup } from './open.js';
+import { Rate } from './rate.js';
+import { Timeline } from './timeline.js';
+import { log } from './workers.js';
+
+const KEEP_FAILURES = 16;
+/** A status text is made at most this often: GETATTR, open and read each ask for it. */
+const STATUS_MS = 50;
+
+export class View {
+  readonly events: EventLog;
+  /** The image that failed last. */
+  localFile = '';
+  private readonly config: DaemonConfig;
+  private readonly opened: OpenGroup;
+  private readonly around: Around;
+  private readonly links: readonly Link[];
+  private readonly checkpointer: Checkpointer;
+  private readonly rate: Rate;
+  private readonly timeline = new Timeline();
+  private readonly failures: GroupFacts['failures'] = [];
+  private readonly bornMs = Date.now();
+  private isFull = false;
+  /** Who held a full log when it was last told in events. */
+  private toldHolder = '';
+  private cached: { at: number; facts: GroupFacts } | undefined;
+
+  constructor(
+    config: DaemonConfig,
+    opened: OpenGroup,
+    around: Around,
+    links: readonly Link[],
+    checkpointer: Checkpointer,
+  ) {
+    this.config = config;
+    this.opened = opened;
+    this.around = around;
+    this.links = links;
+    this.checkpointer = checkpointer;
+    this.rate = new Rate(durablePos(around.window), Date.now());
+    this.events = new EventLog(() => this.things());
+  }
+
+  text(file: 'status' | 'status.json' | 'table'): string {
+    switch (file) {
+      case 'status':
+        return statusLines(this.facts());
+      case 'status.json':
+        return `${JSON.stringify(buildStatus(this.facts()), null, 2)}\n`;
+      case 'table':
+        return tableLines(this.opened.config);
+    }
+  }
+
+  /** When the newest durable write was made, milliseconds since 1970. */
+  writtenMs(): number {
+    const { window } = this.around;
+    return window.durablePlace(tailOf(window)).time / 1000;
+  }
+
+  /** Once a second: what can only be known by looking again. */
+  tick(): void {
+    const { window } = this.around;
+    this.rate.note(durablePos(window), Date.now());
+    this.timeline.note(tailOf(window), realClock.wallUs());
+  }
+
+  get full(): boolean {
+    return this.isFull;
+  }
+
+  /** Writers wait for log space, or no longer; and who keeps it from them. */
+  noteFull(full: boolean): void {
+    const was = this.isFull;
+    this.isFull = full;
+    const holder = full ? holderName(this.checkpointer.holder().nr).replace(' ', '-') : '';
+    if (was === full && holder === this.toldHolder) return;
+    this.toldHolder = holder;
+    this.logEvent(full ? { state: 'full', 'held-by': holder } : { state: 'ok' });
+  }
+
+  failed(what: string): void {
+    log(what);
+    this.failures.push({ at: new Date().toISOString(), what });
+    if (this.failures.length > KEEP_FAILURES) this.failures.shift();
+  }
+
+  groupEvent(keys: Record<string, string | number | boolean>, reason?: string): void {
+    this.events.add('change', 'group', this.opened.config.name, keys, reason);
+  }
+
+  logEvent(keys: Record<string, string | number | boolean>, reason?: string): void {
+    this.events.add('change', 'log', this.opened.config.log.path, keys, reason);
+  }
+
+  linkEvent(link: Link): void {
+    const reason = link.reason === '' ? undefined : link.reason;
+    this.events.add('change', 'site', `site${link.config.nr}`, linkKeys(link), reason);
+    if (link.state === 'failed') log(`site ${link.config.nr} failed: ${link.reason}`);
+  }
+
+  private facts(): GroupFacts {
+    const now = Date.now();
+    if (this.cached !== undefined && now - this.cached.at <= STATUS_MS) return this.cached.facts;
+    const { opened, around, config } = this;
+    const facts = gather({
+      ...{ config: opened.config, mountpoint: config.mountpoint, resend: config.negotiated.resend },
+      ...{ window: around.window, shared: around.shared, log: opened.log, checkpointer: this.checkpointer },
+      ...{ links: this.links, timeline: this.timeline, recovery: opened.recovery, bornMs: this.bornMs },
+      ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },
+      ...{ bytesPerSecond: this.rate.bytesPerSecond, localFile: this.localFile, failures: [...this.failures] },
+    });
+    this.cached = { at: now, facts };
+    return facts;
+  }
+
+  /** A keeper that adopted us has no channel to say so, but it writes run.json. */
+  private keeperPid(): number | null {
+    const pid = this.around.keeper();
+    if (pid !== null) return pid;
+    try {
+      const run = readRun(this.config.groupDir);
+      return run !== undefined && keeperRuns(run) ? run.keeper : null;
+    } catch {
+      return null;
+    }
+  }
+
+  private things(): EventThing[] {
+    const { config, reign, log: logFile } = this.opened;
+    const state = this.around.shared.load(SH.LOG_ERROR) !== 0 ? 'error' : this.isFull ? 'full' : 'ok';
+    return [
+      { object: 'group', name: config.name, keys: { role: 'Primary', reign, daemon: process.pid } },
+      { object: 'log', name: config.log.path, keys: { state, size: logFile.ring } },
+      ...config.devices.map((d): EventThing => ({ object: 'device', name: d.name, keys: { nr: d.nr, size: d.size } })),
+      ...this.links.map((l): EventThing => ({ object: 'site', name: `site${l.config.nr}`, keys: linkKeys(l) })),
+    ];
+  }
+}
+
+function linkKeys(link: Link): Record<string, string | number | boolean> {
+  return {
+    nr: link.config.nr,
+    type: link.config.type,
+    state: link.state,
+    seq: link.cursor.seq,
+    paused: link.paused,
+    'needs-full-resync': link.stale !== '',
+  };
+}

@@ -1,0 +1,86 @@
+/** The daemon's threads as main sees them: started early, told to begin later, never outlived. */
+import * as fs from 'node:fs';
+import { Worker } from 'node:worker_threads';
+
+/** One line in the group's daemon.log; written at once, since the next thing may be the process's end. */
+export function log(text: string): void {
+  try {
+    fs.writeSync(2, `${new Date().toISOString()} daemon[${process.pid}] ${text}\n`);
+  } catch {
+    // A full disk must not end the daemon.
+  }
+}
+
+/** Exit status that makes the keeper start another daemon. */
+const EXIT_BROKEN = 70;
+
+/** A thread died of a defect. What is in the window is safe there; a new daemon starts from it. */
+export function broken(what: string, error: unknown): never {
+  log(`${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  process.exit(EXIT_BROKEN);
+}
+
+/** What wakes a thread: a Bell, or the eventfd of the data thread. */
+export interface Ringing {
+  ring(): void;
+}
+
+export class Thread<To, From extends { t: string }> {
+  readonly name: string;
+  /** Resolves when the thread has loaded. */
+  readonly up: Promise<void>;
+  /** Resolves when the thread has ended by itself. */
+  readonly ended: Promise<void>;
+  onMessage: (message: From) => void = () => undefined;
+  private readonly worker: Worker;
+  private readonly bell: Ringing | undefined;
+  private leaving = false;
+
+  constructor(name: string, file: string, workerData: object, bell?: Ringing) {
+    this.name = name;
+    this.bell = bell;
+    this.worker = new Worker(new URL(file, import.meta.url), { workerData });
+    let isUp: () => void;
+    let hasEnded: () => void;
+    this.up = new Promise((resolve) => (isUp = resolve));
+    this.ended = new Promise((resolve) => (hasEnded = resolve));
+    this.worker.on('message', (message: From) => {
+      if (message.t === 'up') isUp();
+      this.onMessage(message);
+    });
+    this.worker.on('error', (error) => broken(`thread ${name}`, error));
+    this.worker.on('exit', (code) => {
+      if (code !== 0 && !this.leaving) broken(`thread ${name}`, `exit status ${code}`);
+      hasEnded();
+    });
+  }
+
+  /** Sends a message and wakes the thread, which may be asleep in its own loop. */
+  post(message: To): void {
+    this.worker.postMessage(message);
+    this.bell?.ring();
+  }
+
+  /** Makes it look around without a message. */
+  wake(): void {
+    this.bell?.ring();
+  }
+
+  /** Ends it wherever it stands; a call that is blocked in the kernel ends when that does. */
+  terminate(): Promise<number> {
+    this.leaving = true;
+    return this.worker.terminate();
+  }
+}
+
+/** Waits for `work`, at most `ms`; true where it was done by then. */
+export function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), ms);
+    void work.then(() => {
+      clearTimeout(timer);
+      resolve(true);
+    });
+  });
+}
+

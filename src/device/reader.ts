@@ -1,0 +1,171 @@
+/**
+ * Reads of the devices: from the window where it holds the newest bytes, else from slink 0's image; what would
+ * block there goes to the kernel as an asynchronous read (AioReader) so that writes never wait for it.
+ *
+ * A read that finishes later paints with the threshold it was submitted with: the image may have been read
+ * before the applier put a record there, and that record must not be taken for applied then. The window's
+ * head stops at the least such threshold (`leastFrom`).
+ *
+ * The image is read through the page cache here and by O_DIRECT in the asynchronous path, and written both
+ * ways by the applier; the kernel keeps the two coherent for calls that do not overlap in time, and what does
+ * overlap is still in the window.
+ */
+import { setU64 } from '../base/codec.js';
+import { ERRNO } from '../base/errors.js';
+import { Mem } from '../base/mem.js';
+import * as sys from '../base/sys.js';
+import type { AioReader } from '../fuse/aio.js';
+import { PENDING, type Overlay } from './overlay.js';
+import type { Reply } from './reply.js';
+
+export interface OpenDevice {
+  nr: number;
+  /** Bytes. */
+  size: number;
+  /** The image through the page cache. */
+  fd: number;
+  /** The same with O_DIRECT, or -1 where the file system has none: then cold reads block. */
+  direct: number;
+}
+
+const SCRATCH = 2 * 1024 * 1024;
+
+export class DeviceReader {
+  readonly scratch = Mem.anon(SCRATCH);
+  private readonly aio: AioReader;
+  private readonly devices: (OpenDevice | undefined)[] = [];
+  private readonly iov = Mem.anon(4096);
+  private overlay: Overlay | undefined;
+  private reply: Reply | undefined;
+  private tail = 0;
+
+  constructor(aio: AioReader, devices: OpenDevice[]) {
+    this.aio = aio;
+    for (const device of devices) this.devices[device.nr] = device;
+  }
+
+  device(nr: number): OpenDevice | undefined {
+    return this.devices[nr];
+  }
+
+  get inFlight(): number {
+    return this.aio.inFlight;
+  }
+
+  leastFrom(otherwise: number): number {
+    return this.aio.leastFrom(otherwise);
+  }
+
+  /** Answers [offset, offset + size), clipped at the device's end. `applied`, `tail`: seqs as of now. */
+  read(
+    device: OpenDevice,
+    offset: number,
+    size: number,
+    applied: number,
+    tail: number,
+    overlay: Overlay,
+    reply: Reply,
+    lo: number,
+    hi: number,
+  ): void {
+    const end = Math.min(offset + size, device.size);
+    const length = end - offset;
+    const { scratch } = this;
+    if (length <= 0) return reply.data(lo, hi, scratch, 0, 0);
+    const pending = applied < tail ? overlay.probe(device.nr, offset, end, applied) : PENDING.NONE;
+    if (pending === PENDING.ONE_PIECE) {
+      reply.data(lo, hi, overlay.window.mem, overlay.pieceAt, length);
+      return;
+    }
+    if (pending === PENDING.ALL) {
+      overlay.paint(device.nr, offset, end, applied, scratch, 0);
+      reply.data(lo, hi, scratch, 0, length);
+      return;
+    }
+    if (this.cached(device.fd, offset, length) === length) {
+      if (pending !== PENDING.NONE) overlay.paint(device.nr, offset, end, applied, scratch, 0);
+      reply.data(lo, hi, scratch, 0, length);
+      return;
+    }
+    if (device.direct >= 0) {
+      this.tail = tail;
+      if (this.aio.full) this.finishSome(1, overlay, reply);
+      const slot = this.aio.submit(device.direct, offset, length);
+      if (slot >= 0) {
+        this.aio.device[slot] = device.nr;
+        this.aio.from[slot] = applied;
+        this.aio.uniqueLo[slot] = lo;
+        this.aio.uniqueHi[slot] = hi;
+        return;
+      }
+    }
+    const rc = this.readNow(device, offset, length, applied, tail, overlay, scratch, 0);
+    if (rc < 0) reply.status(lo, hi, rc);
+    else reply.data(lo, hi, scratch, 0, length);
+  }
+
+  /** Reads into `to`, waiting for the disk; for the few bytes around a ragged write. 0 or a negative errno. */
+  readNow(
+    device: OpenDevice,
+    offset: number,
+    length: number,
+    applied: number,
+    tail: number,
+    overlay: Overlay,
+    to: Mem,
+    toAt: number,
+  ): number {
+    let done = 0;
+    while (done < length) {
+      const n = sys.pread(device.fd, to.addr + toAt + done, length - done, offset + done);
+      if (n === -ERRNO.EINTR) continue;
+      if (n < 0) return n;
+      if (n === 0) return -ERRNO.EIO;
+      done += n;
+    }
+    if (applied < tail) overlay.paint(device.nr, offset, offset + length, applied, to, toAt);
+    return 0;
+  }
+
+  /** Answers the asynchronous reads that have finished. */
+  finish(overlay: Overlay, tail: number, reply: Reply): void {
+    this.tail = tail;
+    this.finishSome(0, overlay, reply);
+  }
+
+  private finishSome(min: number, overlay: Overlay, reply: Reply): void {
+    this.overlay = overlay;
+    this.reply = reply;
+    this.aio.reap(min, this.done);
+  }
+
+  private readonly done = (slot: number): void => {
+    const { aio } = this;
+    const overlay = this.overlay!;
+    const reply = this.reply!;
+    const lo = aio.uniqueLo[slot]!;
+    const hi = aio.uniqueHi[slot]!;
+    const length = aio.length[slot]!;
+    const result = aio.result[slot]!;
+    if (result !== length) return reply.status(lo, hi, result < 0 ? result : -ERRNO.EIO);
+    const at = aio.dataAt(slot);
+    const from = aio.from[slot]!;
+    const offset = aio.offset[slot]!;
+    if (from < this.tail) overlay.paint(aio.device[slot]!, offset, offset + length, from, aio.mem, at);
+    reply.data(lo, hi, aio.mem, at, length);
+  };
+
+  /** Bytes of the page cache, or what there is of them without waiting. */
+  private cached(fd: number, offset: number, length: number): number {
+    setU64(this.iov.dv, 0, this.scratch.addr);
+    setU64(this.iov.dv, 8, length);
+    return sys.raw.preadv2(fd, this.iov.addr, 1, offset, sys.RWF_NOWAIT);
+  }
+
+  /** SEEK_DATA and SEEK_HOLE: of the image where nothing is pending, else "all is data". */
+  seek(device: OpenDevice, offset: number, whence: number, idle: boolean): number {
+    if (offset >= device.size || (whence !== sys.SEEK_DATA && whence !== sys.SEEK_HOLE)) return -ERRNO.ENXIO;
+    if (!idle) return whence === sys.SEEK_DATA ? offset : device.size;
+    return sys.lseek(device.fd, offset, whence);
+  }
+}

@@ -1,0 +1,219 @@
+/**
+ * The checkpointer: makes facts about the log durable, then gives its space back. Runs on main, the only owner
+ * of the index, of the superblocks and of LOG_HEAD.
+ *
+ * The order, and what a crash between two steps leaves:
+ *   1. index committed and flushed   it is one generation ahead of the superblock: newer facts, all of them true
+ *   2. superblock durable            it names that generation, so an index that is lost or rolled back is noticed
+ *   3. LOG_HEAD moved                only now may what lies before it be overwritten
+ *
+ * head = min(checkpoint, cursors of the links that hold). It is computed from what was committed, never from
+ * what came in meanwhile.
+ */
+import type { Clock, Machine } from '../base/clock.js';
+import { RepError, ioError } from '../base/errors.js';
+import type { LogPos, Seq } from '../base/units.js';
+import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../index/contract.js';
+import type { LogPlace } from './format.js';
+import type { LogFile } from './logfile.js';
+import { indexIsLost, trustedLinks, type Recovered } from './recovery.js';
+import type { Shared } from './shared.js';
+import { W, type Window } from './window.js';
+
+export interface CheckpointerParts {
+  log: LogFile;
+  index: Index;
+  window: Window;
+  shared: Shared;
+  clock: Clock;
+  /** What recovery found; without it (a daemon that adopts a window) superblock and index say the same. */
+  recovered?: Recovered;
+  events: {
+    /** A commit failed; it is tried again after the interval. Once until one succeeds. */
+    checkpointFailed(reason: Error): void;
+  };
+}
+
+export interface CheckpointerOptions {
+  intervalMs?: number;
+}
+
+interface Link {
+  fact: LinkFact;
+  holds: boolean;
+  changed: boolean;
+}
+
+export class Checkpointer implements Machine {
+  private readonly log: LogFile;
+  private readonly index: Index;
+  private readonly window: Window;
+  private readonly shared: Shared;
+  private readonly clock: Clock;
+  private readonly events: CheckpointerParts['events'];
+  private readonly intervalMs: number;
+
+  private checkpoint: LogPlace;
+  private readonly links = new Map<number, Link>();
+  private dropped: number[] = [];
+  private reigns: ReignFact[] = [];
+  private segments: SegmentFact[] = [];
+  private changed = false;
+  private asked = false;
+  private failing = false;
+  private lastTry = -Infinity;
+  private closed = false;
+  /** A full seq near DURABLE. */
+  private near: Seq;
+
+  constructor(parts: CheckpointerParts, options: CheckpointerOptions = {}) {
+    const { log, index, recovered } = parts;
+    this.log = log;
+    this.index = index;
+    this.window = parts.window;
+    this.shared = parts.shared;
+    this.clock = parts.clock;
+    this.events = parts.events;
+    this.intervalMs = options.intervalMs ?? 1000;
+    const lost = recovered?.indexLost ?? indexIsLost(log.super, index);
+    const indexed = lost ? undefined : index.checkpoint();
+    this.checkpoint =
+      recovered?.checkpoint ??
+      (indexed !== undefined && indexed.pos > log.super.checkpoint.pos ? { ...indexed } : log.super.checkpoint);
+    for (const fact of recovered?.links ?? trustedLinks(log.super, index))
+      // An inconsistent site gets its data by resync; what the log holds behind its cursor is of no use to it.
+      this.links.set(fact.nr, { fact, holds: fact.sync === 'in-order', changed: lost });
+    // The first commit into an index that is not the right one must say so of every link.
+    this.changed = this.asked = lost;
+    this.near = log.super.durable.seq;
+    this.shared.logHead = log.super.head.pos;
+  }
+
+  /** Slink 0's images hold, synced, everything before `place` (a batch boundary). */
+  noteApplied(place: LogPlace): void {
+    if (place.pos <= this.checkpoint.pos) return;
+    this.checkpoint = { ...place };
+    this.changed = true;
+  }
+
+  /** A link's cursor or state; `holds` = what the log holds behind its cursor must be kept. */
+  noteLink(fact: LinkFact, holds = fact.sync === 'in-order'): void {
+    if (holds && fact.cursor.pos < this.shared.logHead)
+      throw new RepError(
+        'EINVAL',
+        `site ${fact.nr} is to go on at record ${fact.cursor.seq}, which the replog no longer holds; it needs a resync`,
+      );
+    this.links.set(fact.nr, { fact: { ...fact, cursor: { ...fact.cursor } }, holds, changed: true });
+    this.changed = true;
+  }
+
+  /** A link is no more. */
+  dropLink(nr: number): void {
+    this.links.delete(nr);
+    this.dropped.push(nr);
+    this.changed = true;
+  }
+
+  noteReign(fact: ReignFact): void {
+    this.reigns.push(fact);
+    this.changed = true;
+  }
+
+  noteSegment(fact: SegmentFact): void {
+    this.segments.push(fact);
+    this.changed = true;
+  }
+
+  /** Commit at the next step, whatever the interval. */
+  ask(): void {
+    this.asked = true;
+    this.changed = true;
+  }
+
+  step(): number {
+    if (!this.changed || this.closed) return this.intervalMs;
+    const now = this.clock.monoMs();
+    const left = this.intervalMs - (now - this.lastTry);
+    // After a failure only time helps; otherwise space that is wanted is given back at once.
+    const soon = !this.failing && (this.asked || this.head().pos - this.shared.logHead >= this.log.ring / 16);
+    if (left > 0 && !soon) return left;
+    this.lastTry = now;
+    try {
+      this.commit(false);
+      this.failing = false;
+    } catch (error) {
+      if (!(error instanceof RepError)) throw error;
+      if (!this.failing) this.events.checkpointFailed(error);
+      this.failing = true;
+    }
+    return this.intervalMs;
+  }
+
+  /** Who keeps the head where it is, and how many bytes that is behind the durable end. 0 = slink 0. */
+  holder(): { nr: number; bytes: number } {
+    const head = this.head();
+    return { nr: head.nr, bytes: this.durablePlace().pos - head.pos };
+  }
+
+  /** Where link `nr` stands, if it is known. */
+  link(nr: number): Readonly<LinkFact> | undefined {
+    return this.links.get(nr)?.fact;
+  }
+
+  /**
+   * Commits everything and marks the log cleanly closed. Throws EBUSY while the window holds what is not
+   * durable: a log that says "clean" ends for certain at its durable point.
+   */
+  closeClean(): void {
+    const durable = this.durablePlace();
+    if (this.window.seqOf(W.TAIL, durable.seq) !== durable.seq)
+      throw new RepError('EBUSY', `replog ${this.log.path}: records are not durable yet; sync before closing`);
+    this.commit(true);
+    this.closed = true;
+  }
+
+  private commit(clean: boolean): void {
+    const head = this.head();
+    const links = [...this.links.values()].filter((link) => link.changed);
+    const { reigns, segments, dropped } = this;
+    const change: IndexChange = {
+      checkpoint: this.checkpoint,
+      dropSegmentsBelow: head.pos - (head.pos % this.log.segment),
+      ...(links.length > 0 && { links: links.map((link) => link.fact) }),
+      ...(dropped.length > 0 && { dropLinks: dropped }),
+      ...(reigns.length > 0 && { reigns }),
+      ...(segments.length > 0 && { segments }),
+    };
+    const indexGeneration = this.index.commit(change);
+    for (const link of links) link.changed = false;
+    this.dropped = [];
+    this.reigns = [];
+    this.segments = [];
+
+    const durable = this.durablePlace();
+    const r = this.log.writeSuper(
+      {
+        ...{ indexId: this.index.id, indexGeneration, clean, checkpoint: this.checkpoint },
+        ...{ head: { pos: head.pos, seq: head.seq }, durable: { pos: durable.pos, seq: durable.seq } },
+      },
+      this.clock,
+    );
+    if (r < 0) throw ioError(r, 'writing its superblock', this.log.path);
+    this.changed = this.asked = false;
+
+    if (head.pos > this.shared.logHead) this.shared.logHead = head.pos;
+  }
+
+  private head(): { pos: LogPos; seq: Seq; nr: number } {
+    let head = { pos: this.checkpoint.pos, seq: this.checkpoint.seq, nr: 0 };
+    for (const { fact, holds } of this.links.values())
+      if (holds && fact.cursor.pos < head.pos) head = { pos: fact.cursor.pos, seq: fact.cursor.seq, nr: fact.nr };
+    return head;
+  }
+
+  private durablePlace(): LogPlace {
+    const place = this.window.durablePlace(this.near);
+    this.near = place.seq;
+    return place;
+  }
+}

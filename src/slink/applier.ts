@@ -1,0 +1,253 @@
+/**
+ * The applier: carries durable records from the window to slink 0's images, and makes them durable there.
+ *
+ * Two steps, two facts. A record is *applied* when it is in the images: APPLIED moves, reads no longer need the
+ * window for it. It is *synced* when the images were synced after that: the checkpoint may move, and the log
+ * before it is no longer needed for slink 0. Only what is durable in the log is applied, so after any crash
+ * the images hold nothing that the log could take back.
+ *
+ * - The place that a sync makes good is taken before the sync begins, at a boundary between two batches of the
+ *   log: only there a reader can begin.
+ * - When an image cannot be written, nothing moves; the same records are tried again, every second and when
+ *   the operator says so. They cannot leave the window meanwhile.
+ * - When a sync fails, everything since the last good one is written again from the log (redo.ts), before
+ *   anything newer: those records may have left the window.
+ */
+import type { Clock, Machine } from '../base/clock.js';
+import type { LogFile } from '../replog/logfile.js';
+import { R_BYTES, payloadSpace, type LogPlace } from '../replog/format.js';
+import { SH, type Shared } from '../replog/shared.js';
+import { S_RECORD, W, type Window } from '../replog/window.js';
+import { MIB } from '../base/units.js';
+import type { ImageSet } from './images.js';
+import { PLAN_BYTES, PLAN_RECORDS } from './plan.js';
+import { RecordSink } from './records.js';
+import { Redo } from './redo.js';
+
+export interface ApplierEvents {
+  /** Everything before `place` is on the images and synced (for Checkpointer.noteApplied). */
+  synced(place: LogPlace): void;
+  /** The images stopped; once per failure. `errno` positive, `file` the image (or the log, for a redo). */
+  localError(errno: number, file: string, during: 'write' | 'sync' | 'redo'): void;
+  /** They go on. */
+  localHealed(): void;
+}
+
+export interface ApplierParts {
+  window: Window;
+  shared: Shared;
+  clock: Clock;
+  images: ImageSet;
+  /** For what must be written again after a failed sync. */
+  log: LogFile;
+  events: ApplierEvents;
+}
+
+export interface ApplierOptions {
+  /** Everything before it is on the images, synced: the checkpoint. */
+  synced: LogPlace;
+  /**
+   * True for a daemon that adopts a window (the one before it was killed): it may have died between a failed
+   * sync and the redo, so everything from `synced` to APPLIED is written again, in its newest version.
+   */
+  redo?: boolean;
+  /** Unsynced bytes at which the images are synced. Default 64 MiB. */
+  syncBytes?: number;
+  /** Milliseconds without work after which they are synced. Default 1000. */
+  idleMs?: number;
+  /** Milliseconds that less than half a batch waits for company. Default 5. */
+  gatherMs?: number;
+  /** How often images that failed are tried again. Default 1000. */
+  retryMs?: number;
+}
+
+export class Applier implements Machine {
+  /** Everything below is on the images. */
+  applied: number;
+  /** Everything before it is synced there: synced.seq <= applied <= durable. */
+  synced: LogPlace;
+
+  private readonly parts: ApplierParts;
+  private readonly sink: RecordSink;
+  private readonly syncBytes: number;
+  private readonly idleMs: number;
+  private readonly gatherMs: number;
+  private readonly retryMs: number;
+
+  /** Everything from `synced` to `applied` must be written again before anything else. */
+  private doubt: boolean;
+  private redo: Redo | undefined;
+  private failing = false;
+  private retryAt = 0;
+  private retried: number;
+  private asked: number;
+  /** Apply and sync up to here without waiting. */
+  private hurryTo = 0;
+  /** When records were first seen behind `applied`; -1 = there are none. */
+  private pendingAt = -1;
+  private lastApplyAt: number;
+
+  constructor(parts: ApplierParts, options: ApplierOptions) {
+    this.parts = parts;
+    this.sink = new RecordSink(parts.images);
+    this.synced = { ...options.synced };
+    this.applied = parts.window.seqOf(W.APPLIED, options.synced.seq);
+    this.doubt = options.redo === true && this.synced.seq < this.applied;
+    this.syncBytes = options.syncBytes ?? 64 * MIB;
+    this.idleMs = options.idleMs ?? 1000;
+    this.gatherMs = options.gatherMs ?? 5;
+    this.retryMs = options.retryMs ?? 1000;
+    this.retried = parts.shared.load(SH.LOCAL_RETRY);
+    this.asked = parts.shared.load(SH.SYNC_ASK);
+    this.lastApplyAt = parts.clock.monoMs();
+  }
+
+  /** True where nothing but time makes a step useful: what a thread asks before it sleeps. */
+  get idle(): boolean {
+    const { shared } = this.parts;
+    if (this.failing) return shared.load(SH.LOCAL_RETRY) === this.retried;
+    return !this.doubt && shared.load(SH.SYNC_ASK) === this.asked && this.durable() === this.applied;
+  }
+
+  step(): number {
+    const { clock, shared } = this.parts;
+    const now = clock.monoMs();
+    const durable = this.durable();
+    const ask = shared.load(SH.SYNC_ASK);
+    if (ask !== this.asked) {
+      this.asked = ask;
+      this.hurryTo = durable;
+    }
+    if (this.failing) {
+      const retry = shared.load(SH.LOCAL_RETRY);
+      if (retry === this.retried && now < this.retryAt) return this.retryAt - now;
+      this.retried = retry;
+    }
+    if (this.doubt) return this.writeAgain(durable);
+    if (this.syncDue(now, durable)) return this.sync(durable);
+    if (this.applied < durable) return this.apply(now, durable);
+    this.pendingAt = -1;
+    return this.synced.seq === this.applied ? this.idleMs : Math.max(1, this.lastApplyAt + this.idleMs - now);
+  }
+
+  /** Frees what a redo holds; the images are the caller's. */
+  close(): void {
+    this.redo?.close();
+    this.redo = undefined;
+  }
+
+  private durable(): number {
+    return this.parts.window.seqOf(W.DURABLE, this.applied);
+  }
+
+  // --- writing ---------------------------------------------------------------------------------------------
+
+  private apply(now: number, durable: number): number {
+    const { window, clock } = this.parts;
+    if (this.pendingAt < 0) this.pendingAt = now;
+    const wait = this.pendingAt + this.gatherMs - now;
+    if (wait > 0 && this.mayWait(durable)) return wait;
+    const end = this.applyBatch(durable);
+    if (end < 0) return this.fail(-end, this.parts.images.failedFile, 'write');
+    this.applied = end;
+    window.storeSeq(W.APPLIED, end);
+    this.lastApplyAt = clock.monoMs();
+    this.pendingAt = -1;
+    if (this.failing) this.healed();
+    return 0;
+  }
+
+  /** Small batches cost a call per write: a few milliseconds bring company. Not while anyone needs room. */
+  private mayWait(durable: number): boolean {
+    const { window, shared } = this.parts;
+    const { slots, ring } = window.shape;
+    const bytes = window.payloadEnd(window.slotAt(durable - 1)) - window.payloadPos(window.slotAt(this.applied));
+    return (
+      bytes < Math.min(PLAN_BYTES / 2, ring / 4) &&
+      durable - this.applied < Math.min(PLAN_RECORDS / 2, slots / 4) &&
+      this.hurryTo <= this.applied &&
+      !this.failing &&
+      shared.load(SH.DATA_WAITS) === 0 &&
+      shared.load(SH.CLOSING) === 0
+    );
+  }
+
+  /** Applies one batch: the seq behind it, or the negative errno, and then nothing of it counts. */
+  private applyBatch(durable: number): number {
+    const { sink } = this;
+    const { window } = this.parts;
+    const { dv } = window;
+    sink.begin(window.mem);
+    let bytes = 0;
+    let seq = this.applied;
+    while (seq < durable && seq - this.applied < PLAN_RECORDS) {
+      const slot = window.slotAt(seq);
+      const space = payloadSpace(dv.getUint32(slot + S_RECORD + R_BYTES, true));
+      if (bytes > 0 && bytes + space > PLAN_BYTES) break;
+      const rc = sink.push(slot + S_RECORD, window.payloadAt(window.payloadPos(slot)));
+      if (rc < 0) return rc;
+      bytes += space;
+      seq++;
+    }
+    const rc = sink.finish();
+    return rc < 0 ? rc : seq;
+  }
+
+  // --- syncing ---------------------------------------------------------------------------------------------
+
+  private syncDue(now: number, durable: number): boolean {
+    const { window, images } = this.parts;
+    if (this.synced.seq === this.applied || !window.isBoundary(this.applied, durable)) return false;
+    if (images.unsynced >= this.syncBytes) return true;
+    if (this.applied < durable && this.applied < this.hurryTo) return false;
+    return this.hurryTo > this.synced.seq || (this.applied === durable && now - this.lastApplyAt >= this.idleMs);
+  }
+
+  private sync(durable: number): number {
+    const { window, images, events } = this.parts;
+    const atBoundary = window.isBoundary(this.applied, durable);
+    const place = window.placeBefore(this.applied);
+    const rc = images.sync();
+    if (rc < 0) {
+      this.doubt = true;
+      return this.fail(-rc, images.failedFile, 'sync');
+    }
+    this.doubt = false;
+    if (this.failing) this.healed();
+    if (atBoundary) {
+      this.synced = place;
+      events.synced({ ...place });
+    }
+    return 0;
+  }
+
+  /** After a failed sync: one batch of the log again, in the end the sync. */
+  private writeAgain(durable: number): number {
+    const { log, images, window } = this.parts;
+    const limit = { pos: window.logEnd(window.slotAt(durable - 1)), seq: durable };
+    this.redo ??= new Redo(log, images, this.synced, this.applied, limit);
+    const rc = this.redo.step();
+    if (rc > 0) return 0;
+    const { logError } = this.redo;
+    this.redo.close();
+    this.redo = undefined;
+    if (rc < 0) return this.fail(-rc, logError ? log.path : images.failedFile, 'redo');
+    return this.sync(durable);
+  }
+
+  private fail(errno: number, file: string, during: 'write' | 'sync' | 'redo'): number {
+    const { shared, events, clock } = this.parts;
+    this.retryAt = clock.monoMs() + this.retryMs;
+    this.retried = shared.load(SH.LOCAL_RETRY);
+    shared.store(SH.LOCAL_ERROR, errno);
+    if (!this.failing) events.localError(errno, file, during);
+    this.failing = true;
+    return this.retryMs;
+  }
+
+  private healed(): void {
+    this.failing = false;
+    this.parts.shared.store(SH.LOCAL_ERROR, 0);
+    this.parts.events.localHealed();
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * The contract of a site: what a slink plug-in does, so that the shipper can drive it without knowing whether
+ * it is a folder, a raw device, an NBD server or a hub.
+ *
+ * Life. A site is made closed. `open` is called until it succeeds, at first and after every failure; it makes
+ * the site where that is allowed, repairs what a crash left, and says how far the site has come: its own
+ * cursor, from its own memory. Then `write`, `flush` and `probe` in any order, then `close`. After `close`, or
+ * after anything returned an error, the next call is `open`. `close` never fails and may be called twice.
+ *
+ * Thread. One thread calls one site, never two at once. Calls may block: that is why each site that can hang
+ * has a thread of its own. The data of a batch stay as they are until the call returns.
+ *
+ * Order. `write` gets batches of consecutive records, each continuing the one before by seq and chain, and
+ * only what is durable in this machine's log. When it returns 0 the batch is *confirmed*: whatever happens to
+ * the site's machine, `open` will find it. Between calls and at every moment in them, what the site keeps is a
+ * prefix of the group's history, or the site says that it is not.
+ *
+ * Sizes. Offsets and lengths are whole sectors of 512 bytes. A batch holds at most `SHIP_RECORDS` records and
+ * so many bytes as one batch of the log can have.
+ *
+ * Errors. Calls return 0 or a negative errno and leave a sentence (the thing, the reason, the next step) in
+ * `reason`. A site that is not what it should be (another group's, an image exchanged, rolled back) is
+ * `refused`: nothing has been written to it, and nothing will be. One that cannot be reached is `failed` and
+ * is probed every 15 s (settable) until it opens again; a refused one is looked at in the same rhythm, as an
+ * operator may put the right one back.
+ *
+ * States of a link, as status shows them:
+ *
+ *   connected      open, and it keeps up
+ *   behind         open, but what it needs has left the memory window, and more than a batch of it: the log's
+ *                  file is read
+ *   paused         by an operator; nothing is sent
+ *   failed         not open; `reason` says why; probed
+ *   resyncing      dirty regions are being copied; the site is inconsistent meanwhile
+ *
+ * and of the site's content: `in-sync` (a prefix of history at its cursor, no dirty region) or `inconsistent`.
+ */
+import type { LogPlace } from '../replog/format.js';
+import type { ShipBatch } from './batch.js';
+
+export type LinkState = 'connected' | 'behind' | 'paused' | 'failed' | 'resyncing';
+export type SiteSync = 'in-sync' | 'inconsistent';
+
+/** A device as a site sees it. */
+export interface SiteDevice {
+  nr: number;
+  name: string;
+  /** Bytes. */
+  size: number;
+}
+
+/** Whose site it is. A site that carries another identity is refused. */
+export interface GroupIdentity {
+  /** 32 hexadecimal digits: the log's (replog superblock). */
+  logId: string;
+  group: string;
+  /** Slink number of the site. */
+  nr: number;
+}
+
+/** How far a site has come: a place in the log and the reign of the last record before it. */
+export interface SiteCursor extends LogPlace {
+  reign: number;
+}
+
+/** What `open` may do where nothing of the site is there yet. */
+export interface SiteOpen {
+  devices: readonly SiteDevice[];
+  identity: GroupIdentity;
+  /**
+   * Where history starts for a site that has never confirmed anything: it may be made, empty, at this place.
+   * Left out for a site that exists: then one that is not there has failed and is never made anew.
+   */
+  create?: SiteCursor;
+}
+
+export type SiteOpened =
+  | { ok: true; cursor: SiteCursor }
+  /** `refused`: it is there and wrong; otherwise it cannot be reached just now. */
+  | { ok: false; refused: boolean; reason: string };
+
+export interface Site {
+  /** `blockdev`, as in an address. */
+  readonly type: string;
+  /** What it prefers to get at once, bytes. */
+  readonly batchBytes: number;
+  /** Why the last call failed: a sentence for the operator, '' where none did. */
+  readonly reason: string;
+  /** True where the last failure was the site being the wrong one. */
+  readonly refused: boolean;
+  /** True while a `flush` would do something. */
+  readonly unflushed: boolean;
+  open(how: SiteOpen): SiteOpened;
+  /** Confirms a batch: 0, or the negative errno. */
+  write(batch: ShipBatch): number;
+  /** Settles what was written (folder: images synced, stage emptied): 0, or the negative errno. */
+  flush(): number;
+  /** Looks whether the open site is still there and still itself: 0, or the negative errno. */
+  probe(): number;
+  close(): void;
+}

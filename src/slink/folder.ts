@@ -1,0 +1,398 @@
+/**
+ * The folder site (`blockdev:/folder`): one image per device, `<device>.img`, and the stage `reptool.stage`
+ * (format and order of writes: stage-format.ts).
+ *
+ * Every batch is staged durably before the first byte of it reaches an image, so images plus stage are a prefix
+ * of history at every moment. A batch is confirmed when it is staged. Opening the site redoes what is staged,
+ * whether it is in the images already or not, and then moves the base: so a site that opened has settled
+ * whatever a crash, a failed sync or a full disk had left half done.
+ *
+ * Nothing is written to a folder before it is certain that it is this site's: identity of the log and slink
+ * number in the stamp, marks and samples of each image (marks.ts).
+ */
+import type { Clock } from '../base/clock.js';
+import { ERRNO, RepError, errnoText } from '../base/errors.js';
+import type { Io } from '../base/io.js';
+import { MIB, formatSize } from '../base/units.js';
+import { BATCH_HEADER, REC, R_DEVICE, R_TYPE } from '../replog/format.js';
+import { SHIP_BYTES, type ShipBatch } from './batch.js';
+import type { Site, SiteCursor, SiteDevice, SiteOpen, SiteOpened } from './contract.js';
+import { ImageSet, createImage, imageFailure, type ImageSpec } from './images.js';
+import { Marks, TouchedRanges } from './marks.js';
+import { RecordSink } from './records.js';
+import { STAGE_FILE, type Stamp, type StampDevice } from './stage-format.js';
+import { Stage } from './stage.js';
+
+export interface FolderOptions {
+  /** Bytes of the stage's append area, a multiple of 4096; default 128 MiB. */
+  area?: number;
+  /** New images are holes; default false: allocated in full. */
+  sparse?: boolean;
+  /** Makes the folder itself (its last component) when the site is made; default false. */
+  makeFolder?: boolean;
+  /** Long runs go past the page cache of the site's file system; default false. */
+  direct?: boolean;
+}
+
+const AREA = 128 * MIB;
+
+/** A reason not to open: thrown inside, never out of the site. */
+class Refusal extends Error {
+  readonly wrong: boolean;
+  constructor(wrong: boolean, message: string) {
+    super(message);
+    this.wrong = wrong;
+  }
+}
+
+/** It cannot be reached just now. */
+function unreachable(message: string): Refusal {
+  return new Refusal(false, message);
+}
+
+/** It is there and not what it should be. */
+function wrongOne(message: string): Refusal {
+  return new Refusal(true, message);
+}
+
+/** Where a site keeps the image of a device. */
+export function imagePath(folder: string, device: string): string {
+  return `${folder}/${device}.img`;
+}
+
+export class FolderSite implements Site {
+  readonly type = 'blockdev';
+  readonly batchBytes = SHIP_BYTES;
+  reason = '';
+  refused = false;
+
+  private readonly io: Io;
+  private readonly clock: Clock;
+  private readonly folder: string;
+  private readonly options: FolderOptions;
+  private readonly area: number;
+  private readonly images: ImageSet;
+  private readonly sink: RecordSink;
+  /** Devices met in a batch and not open. Those that the group does not know either have left it. */
+  private readonly missing = new Set<number>();
+  private stage: Stage | undefined;
+  private marks: Marks | undefined;
+  /** Behind the last confirmed batch. */
+  private readonly cursor: SiteCursor = { pos: 0, seq: 0, chainLo: 0, chainHi: 0, time: 0, reign: 0 };
+
+  constructor(io: Io, clock: Clock, folder: string, options: FolderOptions = {}) {
+    this.io = io;
+    this.clock = clock;
+    this.folder = folder.length > 1 ? folder.replace(/\/+$/, '') : folder;
+    this.options = options;
+    this.area = options.area ?? AREA;
+    this.images = new ImageSet(io, 'SITE', { direct: options.direct ?? false });
+    this.sink = new RecordSink(this.images);
+  }
+
+  get unflushed(): boolean {
+    return this.stage !== undefined && this.stage.used > 0;
+  }
+
+  open(how: SiteOpen): SiteOpened {
+    this.close();
+    this.reason = '';
+    this.refused = false;
+    try {
+      this.openAll(how);
+      return { ok: true, cursor: { ...this.cursor } };
+    } catch (error) {
+      this.close();
+      if (error instanceof Refusal) this.refused = error.wrong;
+      // EINVAL and EEXIST are ours: an image of a wrong size, one in the way. The rest comes from the disk.
+      else if (error instanceof RepError) this.refused = error.errno === 'EINVAL' || error.errno === 'EEXIST';
+      else throw error;
+      this.reason = error.message;
+      return { ok: false, refused: this.refused, reason: this.reason };
+    }
+  }
+
+  write(batch: ShipBatch): number {
+    const { stage } = this;
+    if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
+    if (this.meetsUnknown(batch))
+      return this.failed(-ERRNO.ENODEV, `device ${[...this.missing].join(', ')} is not known here yet`);
+    // A batch larger than the whole area goes to its start all the same: the file grows.
+    if (stage.used > 0 && stage.used + Stage.bytesOf(batch) > this.area) {
+      const rc = this.flush();
+      if (rc < 0) return rc;
+    }
+    const rc = stage.append(batch);
+    if (rc < 0) return this.failed(rc, `${STAGE_FILE}: staging a batch failed`);
+    // Confirmed. If the images now fail, the next open finds the batch in the stage.
+    batch.end(this.cursor);
+    return this.apply(batch);
+  }
+
+  private apply(batch: ShipBatch): number {
+    this.marks!.note(batch.mem, BATCH_HEADER, batch.records);
+    this.sink.begin(batch.mem);
+    let rc = this.sink.pushAll(BATCH_HEADER, batch.records, batch.payloadAt);
+    if (rc >= 0) rc = this.sink.finish();
+    return rc < 0 ? this.imageFailed(rc) : 0;
+  }
+
+  flush(): number {
+    const { stage } = this;
+    if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
+    return stage.used === 0 ? 0 : this.moveBase(stage.stamp!.devices);
+  }
+
+  probe(): number {
+    const { stage } = this;
+    if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
+    const strayed = stage.strayed() ? stage.path : this.images.strayed()?.file;
+    if (strayed === undefined) return 0;
+    const rc = this.failed(-ERRNO.ENXIO, '');
+    this.reason = `${strayed}: the path no longer leads to the file that this site opened; put it back`;
+    return rc;
+  }
+
+  close(): void {
+    this.images.close();
+    this.stage?.close();
+    this.marks?.close();
+    this.stage = undefined;
+    this.marks = undefined;
+  }
+
+  /** The images as they are are history up to the cursor: makes that durable, and the stage empty. */
+  private moveBase(devices: StampDevice[]): number {
+    const { images, cursor } = this;
+    const stage = this.stage!;
+    const marks = this.marks!;
+    // Whatever was exchanged under us must not be certified by the next stamp.
+    const rc = this.probe();
+    if (rc < 0) return rc;
+    const serial = stage.stamp!.serial + 1;
+    marks.setXattrs(images, serial, cursor.reign, cursor.seq);
+    const written = [...images.touchedImages];
+    let r = images.sync();
+    if (r >= 0) r = marks.sample(images, written);
+    if (r < 0) return this.imageFailed(r);
+    const stamp = { ...stage.stamp!, serial, base: { ...cursor }, writtenUs: this.clock.wallUs(), devices };
+    r = stage.writeStamp(stamp);
+    return r < 0 ? this.failed(r, `${STAGE_FILE}: writing a stamp failed`) : 0;
+  }
+
+  private openAll(how: SiteOpen): void {
+    this.findFolder(how);
+    const stage = this.openStage(how);
+    this.checkIdentity(stage.stamp!, how);
+    const added = this.openKnown(stage, how.devices);
+    this.marks = new Marks(this.clock, how.identity.logId, stage.stamp!.devices);
+    this.checkImages(stage);
+    this.replay(stage);
+    const devices = stage.stamp!.devices.filter((device) => this.images.get(device.nr) !== undefined);
+    for (const device of devices) device.making = false;
+    this.must(this.moveBase(devices));
+    if (added.length > 0) this.addDevices(stage, added);
+  }
+
+  private findFolder(how: SiteOpen): void {
+    const { io, folder } = this;
+    let info = io.stat('SITE:FOLDER', folder);
+    if (info === -ERRNO.ENOENT && how.create !== undefined && this.options.makeFolder === true) {
+      const parent = folder.slice(0, Math.max(folder.lastIndexOf('/'), 1));
+      // Only the last component: a parent that is missing is a file system that is not mounted.
+      if (typeof io.stat('SITE:FOLDER', parent) !== 'number' && io.mkdir('SITE:FOLDER', folder) >= 0) {
+        io.syncDir('SITE:FOLDER', parent);
+        info = io.stat('SITE:FOLDER', folder);
+      }
+    }
+    if (typeof info === 'number')
+      throw unreachable(`${folder}: the site's folder cannot be reached: ${errnoText(info)}; mount or make it`);
+    if (info.kind !== 'dir') throw wrongOne(`${folder}: is not a folder; name the folder that is to hold the images`);
+  }
+
+  /** Opens the stage with its newest stamp adopted; makes it where that is allowed. */
+  private openStage(how: SiteOpen): Stage {
+    const { folder } = this;
+    const path = `${folder}/${STAGE_FILE}`;
+    let stage = Stage.open(this.io, path);
+    if (stage === -ERRNO.ENOENT) {
+      if (how.create === undefined)
+        throw unreachable(`${folder}: holds no ${STAGE_FILE}, so it is not (or no longer) this site; is it mounted?`);
+      this.checkVacant(how.devices);
+      stage = Stage.open(this.io, path, { create: true });
+    }
+    if (typeof stage === 'number') throw unreachable(`${path}: cannot be opened: ${errnoText(stage)}`);
+    this.stage = stage;
+    const read = stage.readStamps();
+    if (typeof read === 'number') throw unreachable(`${path}: cannot be read: ${errnoText(read)}`);
+    switch (read.kind) {
+      case 'version':
+        throw wrongOne(`${path}: was written by a newer reptool; use that one`);
+      case 'none':
+        // Either made just now, or its making was cut off before the first stamp was whole: no image yet.
+        if (how.create === undefined)
+          throw wrongOne(`${path}: holds no valid stamp; use "reptool site recover" to see what is left`);
+        this.checkVacant(how.devices);
+        this.makeStage(stage, how, how.create);
+        return stage;
+      case 'stamp': {
+        stage.adopt(read.value, read.slot);
+        return stage;
+      }
+    }
+  }
+
+  private makeStage(stage: Stage, how: SiteOpen, base: SiteCursor): void {
+    let rc = stage.reserve(this.area);
+    const stamp: Stamp = {
+      serial: 1,
+      logId: how.identity.logId,
+      group: how.identity.group,
+      nr: how.identity.nr,
+      base: { ...base },
+      area: this.area,
+      writtenUs: this.clock.wallUs(),
+      devices: how.devices.map(newDevice),
+    };
+    if (rc >= 0) rc = stage.writeStamp(stamp);
+    if (rc >= 0) rc = this.io.syncDir('SITE:FOLDER', this.folder);
+    if (rc < 0) throw unreachable(`${stage.path}: cannot be made: ${errnoText(rc)}`);
+  }
+
+  /** A folder that holds images already belongs to someone. */
+  private checkVacant(devices: readonly SiteDevice[]): void {
+    for (const device of devices) {
+      const file = imagePath(this.folder, device.name);
+      const info = this.io.stat('SITE:FOLDER', file);
+      if (typeof info !== 'number' && (info.kind !== 'file' || info.size > 0))
+        throw wrongOne(
+          `${file}: is there already (${formatSize(info.size)}) and no site of this group; remove it or name an empty folder`,
+        );
+      if (typeof info === 'number' && info !== -ERRNO.ENOENT)
+        throw unreachable(`${file}: cannot be looked at: ${errnoText(info)}`);
+    }
+  }
+
+  private checkIdentity(stamp: Stamp, { identity }: SiteOpen): void {
+    const { folder } = this;
+    if (stamp.logId !== identity.logId)
+      throw wrongOne(
+        `${folder}: belongs to another group ("${stamp.group}", log ${stamp.logId}); name another folder for "${identity.group}"`,
+      );
+    if (stamp.nr !== identity.nr)
+      throw wrongOne(`${folder}: is site ${stamp.nr} of this group, not site ${identity.nr}; name another folder`);
+  }
+
+  /**
+   * Opens the images of the devices that the stamp and the group both know; returns those that only the group
+   * knows. Staged records of a device that has left the group are passed over.
+   */
+  private openKnown(stage: Stage, wanted: readonly SiteDevice[]): SiteDevice[] {
+    const group = new Map(wanted.map((device) => [device.nr, device]));
+    for (const nr of this.missing) if (!group.has(nr)) this.images.forget(nr);
+    this.missing.clear();
+    for (const device of stage.stamp!.devices) {
+      const now = group.get(device.nr);
+      if (now === undefined) {
+        this.images.forget(device.nr);
+        continue;
+      }
+      if (device.size !== now.size || device.name !== now.name)
+        throw wrongOne(
+          `${this.folder}: device ${device.nr} is "${device.name}" of ${device.size} bytes here, ` +
+            `"${now.name}" of ${now.size} bytes in the group; name another folder`,
+        );
+      group.delete(device.nr);
+      this.openImage(device);
+    }
+    return [...group.values()];
+  }
+
+  private openImage(device: StampDevice): void {
+    const spec: ImageSpec = { nr: device.nr, file: imagePath(this.folder, device.name), size: device.size };
+    // Nothing was ever sent to an image that is still being made.
+    if (device.making) createImage(this.io, 'SITE', spec, { sparse: this.options.sparse === true, overwrite: true });
+    this.images.open(spec);
+  }
+
+  /**
+   * Makes the images of devices new to the site. They stand in a durable stamp, as being made, before their
+   * files exist, so that a crash in between leaves no image that nobody knows.
+   */
+  private addDevices(stage: Stage, added: readonly SiteDevice[]): void {
+    this.checkVacant(added);
+    const devices = [...stage.stamp!.devices, ...added.map(newDevice)];
+    this.must(this.moveBase(devices));
+    for (const device of devices) if (device.making) this.openImage(device);
+    for (const device of devices) device.making = false;
+    this.marks!.close();
+    this.marks = new Marks(this.clock, stage.stamp!.logId, devices);
+    this.must(this.moveBase(devices));
+  }
+
+  /** Before anything is written: are these the images that the stamp describes? */
+  private checkImages(stage: Stage): void {
+    const touched = new TouchedRanges();
+    const rc = stage.scan(this.cursor, (batch) => {
+      touched.addRecords(batch.mem, batch.headers, batch.count);
+      return 0;
+    });
+    if (rc < 0) throw unreachable(`${stage.path}: cannot be read: ${errnoText(rc)}`);
+    // Only what was known here was ever staged: a device without an image has left the group since.
+    for (const nr of touched.devices) if (!this.images.knows(nr)) this.images.forget(nr);
+    for (const image of this.images.images) {
+      const verdict = this.marks!.verify(this.images, image, stage.stamp!.serial, touched);
+      if (typeof verdict === 'number') throw unreachable(`${image.file}: cannot be read: ${errnoText(verdict)}`);
+      if (verdict !== '')
+        throw wrongOne(`${image.file}: is not the image that this site wrote: ${verdict}; put the right one back`);
+    }
+  }
+
+  /** Redoes what is staged, once it is certain to stay. The images' last sync may have failed or never come. */
+  private replay(stage: Stage): void {
+    this.must(stage.settle(), `${stage.path}: writing to it failed`);
+    const rc = stage.scan(this.cursor, (batch) => {
+      this.marks!.note(batch.mem, batch.headers, batch.count);
+      this.sink.begin(batch.mem);
+      const r = this.sink.pushAll(batch.headers, batch.count, batch.payloads);
+      return r < 0 ? r : this.sink.finish();
+    });
+    if (rc < 0) this.must(this.images.errno !== 0 ? this.imageFailed(rc) : rc, `${stage.path}: reading failed`);
+  }
+
+  private must(rc: number, what = ''): void {
+    if (rc >= 0) return;
+    throw unreachable(this.reason !== '' ? this.reason : `${what}: ${errnoText(rc)}`);
+  }
+
+  /** Remembers a device of the batch that is not open here; false where all are. */
+  private meetsUnknown(batch: ShipBatch): boolean {
+    const { dv } = batch.mem;
+    let last = -1;
+    for (let i = 0; i < batch.records; i++) {
+      const at = batch.recordAt(i);
+      const type = dv.getUint8(at + R_TYPE);
+      if (type !== REC.WRITE && type !== REC.DISCARD && type !== REC.ZEROES) continue;
+      const nr = dv.getUint32(at + R_DEVICE, true);
+      if (nr === last || this.images.knows(nr)) last = nr;
+      else this.missing.add(nr);
+    }
+    return this.missing.size > 0;
+  }
+
+  private failed(rc: number, what: string): number {
+    this.reason = `${this.folder}: ${what}: ${errnoText(rc)}; it is tried again`;
+    this.refused = false;
+    return rc;
+  }
+
+  private imageFailed(rc: number): number {
+    this.reason = `${imageFailure(this.images)}; the site is tried again`;
+    this.refused = false;
+    return rc;
+  }
+}
+
+function newDevice(device: SiteDevice): StampDevice {
+  return { ...device, making: true, xattr: false, xattrHigh: 0, xattrLow: 0, samples: [] };
+}

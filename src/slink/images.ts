@@ -1,0 +1,374 @@
+/**
+ * The images of one place (slink 0, or a folder site): for each device a file or a block device that holds its
+ * content, by device number.
+ *
+ * Two ways lead to an image. Long runs go past the page cache (O_DIRECT): the first touch of page cache costs
+ * more than the disk. Short ones go through it, where the kernel gathers them. Mixing both on one file is
+ * coherent on Linux: a direct write first writes dirty pages of its range back and drops the range from the
+ * cache, before and after (test: "buffered reads see direct writes"). Where a file system refuses O_DIRECT,
+ * all goes through the page cache.
+ *
+ * Nothing here is durable before `sync`. After a failed `sync` the kernel may have forgotten what it could not
+ * write and shows no error the next time: whoever gets one must write everything since the last good sync
+ * again (applier: redo; folder site: its stage is applied again when it is opened).
+ */
+import { ERRNO, RepError, errnoText, ioError } from '../base/errors.js';
+import { writeFull, type FileInfo, type Io, type IoCall } from '../base/io.js';
+import { IoVec, Mem } from '../base/mem.js';
+import { FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, O_CREAT, O_DIRECT, O_RDWR } from '../base/sys.js';
+import { BLOCK, KIB, MIB, formatSize } from '../base/units.js';
+
+/** Runs from this size on go past the page cache (prototype: best of 16, 64 and 256 KiB). */
+export const DIRECT_FROM = 64 * KIB;
+
+/** First word of the names of I/O calls: `APPLY` for slink 0, `SITE` for a folder site. */
+export type ImageArea = 'APPLY' | 'SITE';
+
+const CALLS = {
+  APPLY: callsOf('APPLY'),
+  SITE: callsOf('SITE'),
+} as const;
+
+interface Calls {
+  open: IoCall;
+  close: IoCall;
+  create: IoCall;
+  write: IoCall;
+  direct: IoCall;
+  discard: IoCall;
+  zeroes: IoCall;
+  sync: IoCall;
+  read: IoCall;
+  xattr: IoCall;
+}
+
+function callsOf(area: ImageArea): Calls {
+  return {
+    open: `${area}:OPEN`,
+    close: `${area}:CLOSE`,
+    create: `${area}:CREATE`,
+    write: `${area}:WRITE`,
+    direct: `${area}:DIRECT`,
+    discard: `${area}:DISCARD`,
+    zeroes: `${area}:ZEROES`,
+    sync: `${area}:SYNC`,
+    read: `${area}:READ`,
+    xattr: `${area}:XATTR`,
+  };
+}
+
+export interface ImageSpec {
+  nr: number;
+  file: string;
+  /** Bytes of the device. */
+  size: number;
+}
+
+export interface ImageCreate {
+  /** Leaves holes: writes may later find the file system full. */
+  sparse?: boolean;
+  /** Takes a file that is there and not empty (it then must have the device's size; its content stays). */
+  overwrite?: boolean;
+}
+
+/** Makes the file of an image at its device's full size, durably; throws RepError. */
+export function createImage(io: Io, area: ImageArea, spec: ImageSpec, how: ImageCreate = {}): void {
+  const calls = CALLS[area];
+  const fd = io.open(calls.create, spec.file, O_RDWR | O_CREAT, 0o600);
+  if (fd < 0) throw ioError(fd, 'making the image', spec.file);
+  try {
+    const info = io.info(calls.create, fd);
+    if (typeof info === 'number') throw ioError(info, 'reading its size', spec.file);
+    if (info.kind === 'block') {
+      if (how.overwrite !== true)
+        throw new RepError('EEXIST', `${spec.file}: is a block device, whose content would be lost; say so to use it`);
+    } else if (info.size > 0 && how.overwrite !== true) {
+      throw new RepError(
+        'EEXIST',
+        `${spec.file}: exists and holds ${formatSize(info.size)}; remove it, or say that it may be taken over`,
+      );
+    }
+    if (info.kind === 'file') {
+      const wrong = info.size > 0 ? mismatch(spec, info) : undefined;
+      if (wrong !== undefined) throw wrong;
+      let rc = info.size === spec.size ? 0 : io.ftruncate(calls.create, fd, spec.size);
+      if (rc >= 0 && how.sparse !== true) rc = allocate(io, calls, fd, spec.size, info);
+      if (rc < 0) throw ioError(rc, `allocating ${formatSize(spec.size)}`, spec.file);
+    }
+    const rc = io.fdatasync(calls.create, fd);
+    if (rc < 0) throw ioError(rc, 'syncing the new image', spec.file);
+  } finally {
+    io.close(calls.close, fd);
+  }
+  const rc = io.syncDir(calls.create, dirOf(spec.file));
+  if (rc < 0) throw ioError(rc, 'syncing the folder of the image', spec.file);
+}
+
+function allocate(io: Io, calls: Calls, fd: number, size: number, before: FileInfo): number {
+  const rc = io.fallocate(calls.create, fd, 0, 0, size);
+  // A file system without fallocate: only bytes written are bytes owned. Never over what is there already.
+  if (rc !== -ERRNO.EOPNOTSUPP || before.size > 0) return rc === -ERRNO.EOPNOTSUPP ? 0 : rc;
+  return writeZeroes(io, calls.create, fd, 0, size);
+}
+
+function dirOf(file: string): string {
+  const cut = file.lastIndexOf('/');
+  return cut < 0 ? '.' : file.slice(0, Math.max(cut, 1));
+}
+
+let zeroPages: Mem | undefined;
+
+function writeZeroes(io: Io, call: IoCall, fd: number, pos: number, len: number): number {
+  zeroPages ??= Mem.lazy(MIB);
+  for (let done = 0; done < len; done += MIB) {
+    const rc = writeFull(io, call, fd, zeroPages, 0, Math.min(MIB, len - done), pos + done);
+    if (rc < 0) return rc;
+  }
+  return 0;
+}
+
+/** One open image. */
+export interface Image extends ImageSpec {
+  readonly fd: number;
+  /** -1 where direct I/O is not to be had, or was refused later. */
+  directFd: number;
+  /** `dev:inode` at open. */
+  readonly id: string;
+  readonly block: boolean;
+  /** Written to since the last good sync. */
+  touched: boolean;
+}
+
+export class ImageSet {
+  /** What the last failed call was about: errno (positive) and the image's path. */
+  errno = 0;
+  failedFile = '';
+  /** Bytes handed to the kernel since the last good sync. */
+  unsynced = 0;
+
+  readonly io: Io;
+  private readonly calls: Calls;
+  private readonly wantDirect: boolean;
+  private readonly byNr = new Map<number, Image>();
+  private readonly gone = new Set<number>();
+  private readonly dirty: Image[] = [];
+  private last: Image | undefined;
+
+  constructor(io: Io, area: ImageArea, options: { direct?: boolean } = {}) {
+    this.io = io;
+    this.calls = CALLS[area];
+    this.wantDirect = options.direct ?? true;
+  }
+
+  get images(): Iterable<Image> {
+    return this.byNr.values();
+  }
+
+  get(nr: number): Image | undefined {
+    return this.byNr.get(nr);
+  }
+
+  /**
+   * Opens an image; throws RepError. It counts as touched: what an earlier process wrote to it and never
+   * synced is still only in the page cache.
+   */
+  open(spec: ImageSpec): Image {
+    const { io, calls } = this;
+    const fd = io.open(calls.open, spec.file, O_RDWR);
+    if (fd < 0) throw ioError(fd, 'opening the image', spec.file);
+    const info = io.info(calls.open, fd);
+    const wrong = typeof info === 'number' ? ioError(info, 'reading its size', spec.file) : mismatch(spec, info);
+    if (wrong !== undefined || typeof info === 'number') {
+      io.close(calls.close, fd);
+      throw wrong!;
+    }
+    const directFd = this.wantDirect ? io.open(calls.open, spec.file, O_RDWR | O_DIRECT) : -1;
+    const { id, kind } = info;
+    const image: Image = { ...spec, fd, directFd: Math.max(directFd, -1), id, block: kind === 'block', touched: false };
+    this.close(spec.nr);
+    this.byNr.set(spec.nr, image);
+    this.gone.delete(spec.nr);
+    this.touch(image);
+    return image;
+  }
+
+  /** Records of a device that was removed from the group are passed over from now on. */
+  forget(nr: number): void {
+    this.close(nr);
+    this.gone.add(nr);
+  }
+
+  /** True where records of the device have a place to go, or are known to have none any more. */
+  knows(nr: number): boolean {
+    return this.find(nr) !== undefined || this.gone.has(nr);
+  }
+
+  /** Writes all of `vec` at `offset`: 0 or the negative errno. */
+  write(nr: number, offset: number, vec: IoVec): number {
+    const image = this.find(nr);
+    if (image === undefined) return this.absent(nr);
+    this.touch(image);
+    const total = vec.total;
+    if (offset + total > image.size) return this.fail(-ERRNO.EFBIG, image);
+    this.unsynced += total;
+    if (total >= DIRECT_FROM && image.directFd >= 0 && aligned(offset, vec)) {
+      const rc = this.writeVec(this.calls.direct, image.directFd, vec, offset);
+      if (rc >= 0) return 0;
+      // Some file systems take O_DIRECT at open and refuse it at the first write: never again then.
+      if (rc !== -ERRNO.EINVAL && rc !== -ERRNO.EOPNOTSUPP) return this.fail(rc, image);
+      this.io.close(this.calls.close, image.directFd);
+      image.directFd = -1;
+    }
+    const rc = this.writeVec(this.calls.write, image.fd, vec, offset);
+    return rc < 0 ? this.fail(rc, image) : 0;
+  }
+
+  /** The range reads as zeroes or as before: 0 or the negative errno. */
+  discard(nr: number, offset: number, length: number): number {
+    const image = this.find(nr);
+    if (image === undefined) return this.absent(nr);
+    this.touch(image);
+    const mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
+    const rc = this.io.fallocate(this.calls.discard, image.fd, mode, offset, length);
+    return rc < 0 && rc !== -ERRNO.EOPNOTSUPP ? this.fail(rc, image) : 0;
+  }
+
+  /** The range reads as zeroes: 0 or the negative errno. */
+  zeroes(nr: number, offset: number, length: number): number {
+    const image = this.find(nr);
+    if (image === undefined) return this.absent(nr);
+    this.touch(image);
+    const mode = FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE;
+    let rc = this.io.fallocate(this.calls.zeroes, image.fd, mode, offset, length);
+    if (rc === -ERRNO.EOPNOTSUPP) rc = writeZeroes(this.io, this.calls.zeroes, image.fd, offset, length);
+    return rc < 0 ? this.fail(rc, image) : 0;
+  }
+
+  /** Reads through the page cache: all of `len` bytes, or the negative errno. */
+  read(nr: number, mem: Mem, off: number, len: number, pos: number): number {
+    const image = this.find(nr);
+    if (image === undefined) return this.absent(nr);
+    for (let done = 0; done < len;) {
+      const r = this.io.pread(this.calls.read, image.fd, mem, off + done, len - done, pos + done);
+      if (r <= 0) return this.fail(r === 0 ? -ERRNO.EIO : r, image);
+      done += r;
+    }
+    return len;
+  }
+
+  /** Makes all that was written durable: 0 or the negative errno, and then all of it is in doubt. */
+  sync(): number {
+    for (const image of this.dirty) {
+      const rc = this.io.fdatasync(this.calls.sync, image.fd);
+      if (rc < 0) return this.fail(rc, image);
+    }
+    for (const image of this.dirty) image.touched = false;
+    this.dirty.length = 0;
+    this.unsynced = 0;
+    return 0;
+  }
+
+  /** True while an image has been written to (or opened) since the last good sync. */
+  get unsettled(): boolean {
+    return this.dirty.length > 0;
+  }
+
+  /** The images written to since the last good sync. */
+  get touchedImages(): readonly Image[] {
+    return this.dirty;
+  }
+
+  setXattr(image: Image, name: string, value: Uint8Array): number {
+    return this.io.setXattr(this.calls.xattr, image.fd, name, value);
+  }
+
+  getXattr(image: Image, name: string): Uint8Array | number {
+    return this.io.getXattr(this.calls.xattr, image.fd, name);
+  }
+
+  /** The image whose path no longer leads to the file that is open, or undefined. */
+  strayed(): Image | undefined {
+    for (const image of this.byNr.values()) {
+      const info = this.io.stat(this.calls.open, image.file);
+      if (typeof info === 'number' || info.id !== image.id) return image;
+    }
+    return undefined;
+  }
+
+  /** Closes one image or all; nothing is synced. */
+  close(nr?: number): void {
+    for (const image of nr === undefined ? [...this.byNr.values()] : [this.byNr.get(nr)]) {
+      if (image === undefined) continue;
+      this.io.close(this.calls.close, image.fd);
+      if (image.directFd >= 0) this.io.close(this.calls.close, image.directFd);
+      this.byNr.delete(image.nr);
+      const at = this.dirty.indexOf(image);
+      if (at >= 0) this.dirty.splice(at, 1);
+    }
+    this.last = undefined;
+  }
+
+  private find(nr: number): Image | undefined {
+    if (this.last?.nr === nr) return this.last;
+    return (this.last = this.byNr.get(nr));
+  }
+
+  private absent(nr: number): number {
+    if (this.gone.has(nr)) return 0;
+    this.errno = ERRNO.ENODEV;
+    this.failedFile = `device ${nr}`;
+    return -ERRNO.ENODEV;
+  }
+
+  private touch(image: Image): void {
+    if (image.touched) return;
+    image.touched = true;
+    this.dirty.push(image);
+  }
+
+  private fail(rc: number, image: Image): number {
+    this.errno = -rc;
+    this.failedFile = image.file;
+    return rc;
+  }
+
+  private writeVec(call: IoCall, fd: number, vec: IoVec, offset: number): number {
+    let done = this.io.pwritev(call, fd, vec, offset);
+    if (done === vec.total || done < 0) return done;
+    // Cut short, by a signal or a full disk: the rest range by range, which brings out the reason.
+    for (let i = 0, at = 0; i < vec.count; at += vec.lens[i++]!) {
+      const skip = Math.max(0, done - at);
+      const len = vec.lens[i]! - skip;
+      if (len <= 0) continue;
+      const rc = writeFull(this.io, call, fd, vec.mems[i]!, vec.offs[i]! + skip, len, offset + at + skip);
+      if (rc < 0) return rc;
+      done = at + vec.lens[i]!;
+    }
+    return vec.total;
+  }
+}
+
+/** O_DIRECT wants memory, position and length aligned; 4096 suits every disk. */
+function aligned(offset: number, vec: IoVec): boolean {
+  if (offset % BLOCK !== 0) return false;
+  for (let i = 0; i < vec.count; i++)
+    if ((vec.mems[i]!.addr + vec.offs[i]!) % BLOCK !== 0 || vec.lens[i]! % BLOCK !== 0) return false;
+  return true;
+}
+
+function mismatch(spec: ImageSpec, info: FileInfo): RepError | undefined {
+  const { file, size } = spec;
+  if (info.kind !== 'file' && info.kind !== 'block')
+    return new RepError('EINVAL', `${file}: is a ${info.kind}; an image is a file or a block device`);
+  const sizes = `the image has ${info.size} bytes, its device ${size}`;
+  if (info.size < size)
+    return new RepError('EINVAL', `${file}: is too small: ${sizes}; enlarge it, or name another one`);
+  if (info.kind === 'file' && info.size > size)
+    return new RepError('EINVAL', `${file}: is too large: ${sizes}; it is not the image of this device`);
+  return undefined;
+}
+
+/** `/images/disk0.img: no space left on the device (ENOSPC)`, for messages. */
+export function imageFailure(images: ImageSet): string {
+  return `${images.failedFile}: ${errnoText(images.errno)}`;
+}

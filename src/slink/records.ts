@@ -1,0 +1,102 @@
+/**
+ * Applies records to images, in order, wherever they stand: in window slots, in a batch of the log or of a
+ * stage. Records are pushed oldest first as places in one memory; stretches of writes go through the write
+ * plan, discards and zeroes are applied on their own between them.
+ */
+import { getU64 } from '../base/codec.js';
+import type { Mem } from '../base/mem.js';
+import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, RECORD_HEADER, REC, payloadSpace } from '../replog/format.js';
+import type { ImageSet } from './images.js';
+import { PLAN_RECORDS, WritePlan } from './plan.js';
+
+export class RecordSink {
+  readonly images: ImageSet;
+  private readonly plan = new WritePlan();
+  private readonly headerAt = new Float64Array(PLAN_RECORDS);
+  private readonly payloadAt = new Float64Array(PLAN_RECORDS);
+  private mem: Mem | undefined;
+  private n = 0;
+  private bytes = 0;
+
+  constructor(images: ImageSet) {
+    this.images = images;
+  }
+
+  /** The records that follow stand in `mem`, which stays as it is until `finish`. */
+  begin(mem: Mem): void {
+    this.mem = mem;
+    this.n = 0;
+    this.bytes = 0;
+  }
+
+  /** Takes the next record: header and payload at these offsets. 0, or the negative errno of an image. */
+  push(header: number, payload: number): number {
+    const { dv } = this.mem!;
+    switch (dv.getUint8(header + R_TYPE)) {
+      case REC.WRITE: {
+        const bytes = dv.getUint32(header + R_BYTES, true);
+        if (!WritePlan.fits(this.n, this.bytes, bytes)) {
+          const rc = this.finish();
+          if (rc < 0) return rc;
+        }
+        this.headerAt[this.n] = header;
+        this.payloadAt[this.n] = payload;
+        this.n++;
+        this.bytes += bytes;
+        return 0;
+      }
+      case REC.DISCARD:
+      case REC.ZEROES: {
+        const rc = this.finish();
+        return rc < 0 ? rc : this.range(header);
+      }
+      default:
+        return 0;
+    }
+  }
+
+  /** Takes `count` records that stand one behind the other, their payloads dense from `payloads` on. */
+  pushAll(headers: number, count: number, payloads: number): number {
+    const { dv } = this.mem!;
+    let payload = payloads;
+    for (let i = 0; i < count; i++) {
+      const header = headers + i * RECORD_HEADER;
+      const rc = this.push(header, payload);
+      if (rc < 0) return rc;
+      payload += payloadSpace(dv.getUint32(header + R_BYTES, true));
+    }
+    return 0;
+  }
+
+  /** Hands everything pushed to the images: 0 or the negative errno. */
+  finish(): number {
+    const { plan, images, headerAt, payloadAt, n } = this;
+    if (n === 0) return 0;
+    const { dv } = this.mem!;
+    plan.begin(this.mem!);
+    for (let i = n - 1; i >= 0; i--) {
+      const h = headerAt[i]!;
+      const bytes = dv.getUint32(h + R_BYTES, true);
+      plan.add(dv.getUint32(h + R_DEVICE, true), getU64(dv, h + R_OFFSET), bytes, payloadAt[i]!);
+    }
+    this.n = 0;
+    this.bytes = 0;
+    plan.seal();
+    while (plan.nextRun()) {
+      const rc = images.write(plan.device, plan.offset, plan.vec);
+      if (rc < 0) return rc;
+    }
+    return 0;
+  }
+
+  private range(header: number): number {
+    const { dv } = this.mem!;
+    const device = dv.getUint32(header + R_DEVICE, true);
+    const offset = getU64(dv, header + R_OFFSET);
+    const length = getU64(dv, header + R_LENGTH);
+    if (length === 0) return 0;
+    return dv.getUint8(header + R_TYPE) === REC.ZEROES
+      ? this.images.zeroes(device, offset, length)
+      : this.images.discard(device, offset, length);
+  }
+}

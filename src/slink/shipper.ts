@@ -1,0 +1,442 @@
+/**
+ * The shipper: carries durable records to one site, in order, on a thread of its own.
+ *
+ * Where from: out of the window while the records are there, else out of the log's file. The window belongs to
+ * the data thread, which never waits for a site; so the shipper copies first and asks afterwards whether HEAD
+ * has passed the first record it copied. If so, the copy may be of newer records, and the log is read instead.
+ *
+ * Where a cursor may stand: behind a batch of the log, where a reader can begin. In the window such places show
+ * in S_LOG_END, which is the same in all slots of one log batch.
+ *
+ * How far: never beyond DURABLE. What a power cut here could take back must not be found at a site.
+ */
+import type { Clock, Machine } from '../base/clock.js';
+import { getU64 } from '../base/codec.js';
+import { ERRNO, assert, errnoText } from '../base/errors.js';
+import { MIB } from '../base/units.js';
+import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, payloadSpace } from '../replog/format.js';
+import type { LogFile } from '../replog/logfile.js';
+import { LogReader, READ } from '../replog/reader.js';
+import { SH, type Shared } from '../replog/shared.js';
+import { S_RECORD, W, type Window } from '../replog/window.js';
+import { SHIP_BYTES, SHIP_RECORDS, ShipBatch } from './batch.js';
+import type { GroupIdentity, LinkState, Site, SiteCursor, SiteDevice } from './contract.js';
+
+export interface ShipperEvents {
+  /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
+  cursor(place: SiteCursor): void;
+  /** The state or its reason changed. */
+  state(state: LinkState, reason: string): void;
+}
+
+export interface ShipperParts {
+  window: Window;
+  shared: Shared;
+  clock: Clock;
+  log: LogFile;
+  site: Site;
+  events: ShipperEvents;
+}
+
+export interface ShipperOptions {
+  identity: GroupIdentity;
+  /** Asked at every open: devices may come and go. */
+  devices: () => readonly SiteDevice[];
+  /** What the index knows of the link; the site may be ahead of it, never behind. */
+  cursor: SiteCursor;
+  /** True for a link that has never been open: the site may be made at `cursor`. */
+  fresh: boolean;
+  paused?: boolean;
+  /** How long an async site may wait for a larger batch; 0 sends at once. Default 100. */
+  rpoMs?: number;
+  /** How often a site that failed is tried again, and one that is open is looked at. Default 15 000. */
+  probeMs?: number;
+  /** Idle time after which the site is flushed. Default 1000. */
+  idleMs?: number;
+}
+
+/** The index hears of the cursor this often while data flow; and at once when they cease. */
+const CURSOR_MS = 50;
+const CURSOR_BYTES = 16 * MIB;
+
+export class Shipper implements Machine {
+  state: LinkState = 'failed';
+  reason = 'not opened yet';
+  /** Everything before it is confirmed by the site. */
+  readonly cursor: SiteCursor;
+
+  private readonly parts: ShipperParts;
+  private readonly options: Required<ShipperOptions>;
+  private readonly batch: ShipBatch;
+  private reader: LogReader | undefined;
+  /** Seq of the log batch that the reader gives next, or holds because it did not fit; -1 = nowhere. */
+  private readerSeq = -1;
+  private readerHolds = false;
+
+  private opened = false;
+  private paused: boolean;
+  private fresh: boolean;
+  private durable: number;
+  private durablePos: number;
+  private probeAt = 0;
+  private lastWriteAt = 0;
+  /** When durable records were first seen behind the cursor; -1 = there are none. */
+  private pendingAt = -1;
+  /** Time of the first record behind the cursor, microseconds; 0 = not known. */
+  private pendingUs = 0;
+  private told: { pos: number; at: number };
+  private asked: number;
+  /** Ship and flush up to here without waiting. */
+  private hurryTo = 0;
+  /** An acquire-release operation on a word of our own keeps the copy before the check behind it. */
+  private readonly fence = new Int32Array(new SharedArrayBuffer(4));
+
+  constructor(parts: ShipperParts, options: ShipperOptions) {
+    this.parts = parts;
+    this.options = { paused: false, rpoMs: 100, probeMs: 15_000, idleMs: 1000, ...options };
+    this.cursor = { ...options.cursor };
+    this.batch = new ShipBatch();
+    this.paused = options.paused ?? false;
+    this.fresh = options.fresh;
+    this.durable = parts.window.tailSeq() ?? options.cursor.seq;
+    this.durablePos = options.cursor.pos;
+    this.told = { pos: options.cursor.pos, at: -Infinity };
+    this.asked = parts.shared.load(SH.SYNC_ASK);
+    this.lookAtDurable();
+    if (this.paused) this.setState('paused', '');
+  }
+
+  pause(): void {
+    this.paused = true;
+    this.setState('paused', '');
+  }
+
+  resume(): void {
+    if (!this.paused) return;
+    this.paused = false;
+    this.probeAt = 0;
+    if (this.opened) this.setState('connected', '');
+    else this.setState('failed', 'not opened yet');
+  }
+
+  /** Tries a failed site at the next step: somebody says that it is back. */
+  retry(): void {
+    this.probeAt = 0;
+  }
+
+  /** Log bytes that are durable here and not confirmed there. */
+  get lagBytes(): number {
+    this.lookAtDurable();
+    return Math.max(0, this.durablePos - this.cursor.pos);
+  }
+
+  /** Age of the oldest record that is durable here and not confirmed there; 0 where there is none. */
+  get lagSeconds(): number {
+    this.lookAtDurable();
+    if (this.durable <= this.cursor.seq) return 0;
+    const since = this.pendingUs > 0 ? this.pendingUs : this.cursor.time;
+    return since > 0 ? Math.max(0, (this.parts.clock.wallUs() - since) / 1e6) : 0;
+  }
+
+  /** True where nothing but time makes a step useful: what a thread asks before it sleeps. */
+  get idle(): boolean {
+    if (this.parts.shared.load(SH.SYNC_ASK) !== this.asked) return false;
+    if (!this.opened || this.paused) return this.probeAt > 0 || this.paused;
+    return this.parts.window.seqOf(W.DURABLE, this.durable) === this.cursor.seq;
+  }
+
+  step(): number {
+    const { clock, shared } = this.parts;
+    const now = clock.monoMs();
+    this.lookAtDurable();
+    const ask = shared.load(SH.SYNC_ASK);
+    if (ask !== this.asked) {
+      this.asked = ask;
+      this.hurryTo = this.durable + 1;
+    }
+    if (this.paused) {
+      this.tellCursor(now, true);
+      return this.options.probeMs;
+    }
+    if (!this.opened) {
+      if (now < this.probeAt) return this.probeAt - now;
+      return this.tryOpen(now);
+    }
+    if (this.durable > this.cursor.seq) return this.ship(now);
+    return this.rest(now);
+  }
+
+  /** Ends the work with the site; what is confirmed stays confirmed. */
+  close(): void {
+    if (this.opened && this.parts.site.unflushed) this.parts.site.flush();
+    this.tellCursor(this.parts.clock.monoMs(), true);
+    this.parts.site.close();
+    this.opened = false;
+    this.batch.close();
+    this.reader?.close();
+    this.reader = undefined;
+    this.readerSeq = -1;
+  }
+
+  // --- opening ---------------------------------------------------------------------------------------------
+
+  private tryOpen(now: number): number {
+    const { site } = this.parts;
+    const { identity, devices } = this.options;
+    const create = this.fresh ? { create: { ...this.cursor } } : {};
+    const opened = site.open({ identity, devices: devices(), ...create });
+    if (!opened.ok) return this.fail(opened.reason);
+    const wrong = this.judge(opened.cursor);
+    if (wrong !== '') return this.fail(wrong);
+    Object.assign(this.cursor, opened.cursor);
+    this.opened = true;
+    this.fresh = false;
+    this.pendingAt = -1;
+    this.pendingUs = 0;
+    this.probeAt = now + this.options.probeMs;
+    this.setState('connected', '');
+    this.tellCursor(now, true);
+    return 0;
+  }
+
+  /** Why a site at `at` cannot be continued from this log, or ''. */
+  private judge(at: SiteCursor): string {
+    const { cursor } = this;
+    const whose = `site ${this.options.identity.nr}`;
+    if (at.seq > this.durable)
+      return `${whose}: belongs to another history: it holds records up to ${at.seq - 1}, this log ends at ${this.durable - 1}; resync it`;
+    if (at.seq < cursor.seq)
+      return `${whose}: was rolled back: it had confirmed record ${cursor.seq - 1} and now ends at ${at.seq - 1}; put the newer state back or resync it`;
+    const known = this.chainAt(at);
+    if (typeof known === 'string') return `${whose}: ${known}`;
+    return known
+      ? ''
+      : `${whose}: belongs to another history: record ${at.seq - 1} is not the one in this log; resync it`;
+  }
+
+  /** Whether the record before `at` is the one in this log; a sentence where that cannot be read. */
+  private chainAt(at: SiteCursor): boolean | string {
+    const { cursor } = this;
+    const { window } = this.parts;
+    if (at.seq === cursor.seq) return at.chainLo === cursor.chainLo && at.chainHi === cursor.chainHi;
+    // The slot before HEAD is intact, so this decides for the durable end in any case.
+    if (this.head() <= at.seq) {
+      const slot = window.slotAt(at.seq - 1);
+      const pos = window.logEnd(slot);
+      const lo = window.dv.getUint32(slot + S_RECORD + R_CHAIN, true);
+      const hi = window.dv.getUint32(slot + S_RECORD + R_CHAIN + 4, true);
+      this.settle();
+      if (this.head() <= at.seq) return pos === at.pos && lo === at.chainLo && hi === at.chainHi;
+    }
+    // A batch that names this place as its beginning proves it: position, seq and chain stand in its header.
+    const reader = this.logReader();
+    reader.seek(at);
+    this.readerSeq = -1;
+    const result = reader.next({ pos: this.durablePos, seq: this.durable });
+    if (result === READ.BATCH) return true;
+    if (result === READ.BROKEN && reader.broken!.reason === 'read')
+      return `the log cannot be read at ${at.pos}: ${errnoText(reader.broken!.errno)}`;
+    return false;
+  }
+
+  private fail(reason: string): number {
+    // What was confirmed before stays confirmed.
+    this.tellCursor(this.parts.clock.monoMs(), true);
+    this.parts.site.close();
+    this.opened = false;
+    this.probeAt = this.parts.clock.monoMs() + this.options.probeMs;
+    this.setState('failed', reason);
+    return this.options.probeMs;
+  }
+
+  private setState(state: LinkState, reason: string): void {
+    if (state === this.state && reason === this.reason) return;
+    this.state = state;
+    this.reason = reason;
+    this.parts.events.state(state, reason);
+  }
+
+  // --- shipping --------------------------------------------------------------------------------------------
+
+  private ship(now: number): number {
+    if (this.pendingAt < 0) this.pendingAt = now;
+    const wait = this.pendingAt + this.options.rpoMs - now;
+    const enough = this.durablePos - this.cursor.pos >= SHIP_BYTES;
+    if (wait > 0 && !enough && this.hurryTo <= this.cursor.seq) return wait;
+    const near = this.fromWindow();
+    if (!near) {
+      const broken = this.fromLog();
+      if (broken !== '') return this.fail(broken);
+    }
+    const rc = this.send(now);
+    // One batch out of the log is no news; the next one then is.
+    if (this.opened) this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
+    return rc;
+  }
+
+  private send(now: number): number {
+    const { batch, cursor } = this;
+    const { site } = this.parts;
+    assert(batch.records > 0, 'there is something to send');
+    const last = batch.recordAt(batch.records - 1);
+    assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
+    const rc = site.write(batch);
+    if (rc < 0) {
+      this.fail(site.reason);
+      // A device that was added meanwhile: opening again makes its image. It does not fail twice for the same one.
+      if (rc === -ERRNO.ENODEV) this.probeAt = now;
+      return rc === -ERRNO.ENODEV ? 0 : this.options.probeMs;
+    }
+    batch.end(cursor);
+    this.lastWriteAt = this.parts.clock.monoMs();
+    this.pendingAt = -1;
+    this.pendingUs = 0;
+    this.lookAtDurable();
+    this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
+    return 0;
+  }
+
+  /** Copies a batch out of the window; false where the first record has left it, before or meanwhile. */
+  private fromWindow(): boolean {
+    const { batch, cursor, durable } = this;
+    const { window } = this.parts;
+    const first = cursor.seq;
+    if (this.head() > first) return false;
+    batch.begin(cursor);
+    const { dv, mem } = window;
+    let taken = 0;
+    let bytes = 0;
+    /** Payloads from here on are still to be copied; they are dense but for a restart of the daemon. */
+    let run = window.payloadPos(window.slotAt(first));
+    let runBytes = 0;
+    let slot = window.slotAt(first);
+    let end = window.logEnd(slot);
+    for (let seq = first; seq < durable; seq++) {
+      const space = payloadSpace(dv.getUint32(slot + S_RECORD + R_BYTES, true));
+      const payload = window.payloadPos(slot);
+      // Full: there is a boundary behind us then, unless what we read was overtaken.
+      if (taken >= SHIP_RECORDS || bytes + space > SHIP_BYTES) break;
+      if (payload !== run + runBytes) {
+        if (runBytes > 0) batch.addPayload(mem, window.payloadAt(run), runBytes);
+        run = payload;
+        runBytes = 0;
+      }
+      batch.putHeader(mem, slot + S_RECORD, taken++);
+      runBytes += space;
+      bytes += space;
+      const next = window.slotAt(seq + 1);
+      const nextEnd = seq + 1 === durable ? -1 : window.logEnd(next);
+      if (nextEnd !== end) {
+        // Behind a batch of the log.
+        if (runBytes > 0) batch.addPayload(mem, window.payloadAt(run), runBytes);
+        run += runBytes;
+        runBytes = 0;
+        batch.records = taken;
+        batch.endPos = end;
+      }
+      slot = next;
+      end = nextEnd;
+    }
+    this.settle();
+    return batch.records > 0 && this.head() <= first;
+  }
+
+  /** Reads a batch from the log's file; '' or why that cannot be done. */
+  private fromLog(): string {
+    const { batch, cursor } = this;
+    const reader = this.logReader();
+    if (this.readerSeq !== cursor.seq) {
+      reader.seek(cursor);
+      this.readerSeq = cursor.seq;
+      this.readerHolds = false;
+    }
+    const limit = { pos: this.durablePos, seq: this.durable };
+    batch.begin(cursor);
+    for (;;) {
+      if (!this.readerHolds) {
+        const result = reader.next(limit);
+        if (result === READ.END) break;
+        if (result === READ.BROKEN) {
+          const { reason, pos, errno } = reader.broken!;
+          this.readerSeq = -1;
+          const why = reason === 'read' ? errnoText(errno) : `damaged (${reason})`;
+          return `site ${this.options.identity.nr}: the log cannot be read at position ${pos}: ${why}; check the log's disk`;
+        }
+        this.readerHolds = true;
+      }
+      const b = reader.batch;
+      if (!batch.fits(b.count, b.payloadBytes)) break;
+      batch.addAll(b.mem, b.headers, b.count, b.payloads, b.payloadBytes, b.end);
+      this.readerHolds = false;
+      this.readerSeq = b.seq + b.count;
+    }
+    return batch.records > 0
+      ? ''
+      : `site ${this.options.identity.nr}: the log ends before record ${cursor.seq}; check the log`;
+  }
+
+  private logReader(): LogReader {
+    return (this.reader ??= new LogReader(this.parts.log));
+  }
+
+  /** All is confirmed: tells the index, flushes the site, looks whether it is still there. */
+  private rest(now: number): number {
+    const { site } = this.parts;
+    this.pendingAt = -1;
+    this.tellCursor(now, true);
+    this.setState('connected', '');
+    let wait = this.probeAt - now;
+    if (site.unflushed) {
+      const due = this.lastWriteAt + this.options.idleMs - now;
+      if (due <= 0 || this.hurryTo > 0) {
+        if (site.flush() < 0) return this.fail(site.reason);
+      } else wait = Math.min(wait, due);
+    }
+    this.hurryTo = 0;
+    if (now >= this.probeAt) {
+      if (site.probe() < 0) return this.fail(site.reason);
+      this.probeAt = now + this.options.probeMs;
+      wait = this.options.probeMs;
+    }
+    return Math.max(wait, 1);
+  }
+
+  private tellCursor(now: number, atOnce: boolean): void {
+    const { cursor, told } = this;
+    if (told.pos === cursor.pos && told.at > -Infinity) return;
+    if (!this.opened) return;
+    if (!atOnce && now - told.at < CURSOR_MS && cursor.pos - told.pos < CURSOR_BYTES) return;
+    told.pos = cursor.pos;
+    told.at = now;
+    this.parts.events.cursor({ ...cursor });
+  }
+
+  // --- the window, which moves while we look ---------------------------------------------------------------
+
+  private head(): number {
+    return this.parts.window.seqOf(W.HEAD, this.durable);
+  }
+
+  private settle(): void {
+    Atomics.add(this.fence, 0, 1);
+  }
+
+  /** Takes over DURABLE with its log position, and the time of the first record behind the cursor. */
+  private lookAtDurable(): void {
+    const { window } = this.parts;
+    for (;;) {
+      const seq = window.seqOf(W.DURABLE, this.durable);
+      const pos = window.logEnd(window.slotAt(seq - 1));
+      this.settle();
+      // The slot before HEAD is intact: only if HEAD went beyond may another record have taken its place.
+      if (window.seqOf(W.HEAD, seq) > seq) continue;
+      this.durable = seq;
+      this.durablePos = pos;
+      break;
+    }
+    if (this.pendingUs !== 0 || this.durable <= this.cursor.seq || this.head() > this.cursor.seq) return;
+    const us = getU64(window.dv, window.slotAt(this.cursor.seq) + S_RECORD + R_TIME);
+    this.settle();
+    if (this.head() <= this.cursor.seq) this.pendingUs = us;
+  }
+}

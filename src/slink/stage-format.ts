@@ -1,0 +1,278 @@
+/**
+ * The stage of a folder site on disk (`reptool.stage`), version 1. Little-endian; see reptool-site(5).
+ *
+ *   byte 0       stamp A     written in turn; the valid one with the larger serial counts
+ *   byte 1 MiB   stamp B     of each only the bytes in use are written, a multiple of 4096
+ *   byte 2 MiB   area        batches one behind the other, from its start again after each stamp
+ *
+ * A stamp says: the images are the group's history up to the *base* cursor, exactly. The batches in the area
+ * that carry its serial and continue the base by seq and chain are the history from there on; they may or may
+ * not be in the images already. Images plus stage are so a prefix of history whatever is interrupted:
+ *
+ *   a batch:      batch written to the area → area synced (the batch is confirmed) → images written, unsynced
+ *   a base move:  images marked and synced → other stamp written → synced → the area starts again at 0
+ *
+ * stamp (header 256 bytes)                          device entry (224 bytes, then the name)
+ *    0 16  magic "reptool stage"                       0  4  device number
+ *   16  4  crc of all its bytes, field zero            4  2  bytes of the name
+ *   20  4  version                                     6  1  samples (0…8)
+ *   24  8  serial                                      7  1  flags: 1 = image being made, 2 = marked by xattr
+ *   32 16  identity of the log                         8  8  bytes of the device
+ *   48  4  slink number of the site                   16  8  largest serial its xattr may hold
+ *   52  4  devices                                    24  8  smallest serial its xattr may hold
+ *   56  4  bytes of this stamp, multiple of 4096      32 192 samples, 8 × { block number u64, digest 16 }
+ *   60  4  reign of the last record before base      224  …  name, zeroes to a multiple of 32
+ *   64  8  base: position in the log
+ *   72  8  base: next seq                           digest: the first 16 bytes of the SHA-256 of the 4 KiB
+ *   80  8  base: chain                              block (the last one of a device may be shorter)
+ *   88  8  base: time of the last record before it
+ *   96  8  bytes of the area
+ *  104  8  written at, microseconds since 1970
+ *  112 64  group name
+ *  176 80  zero
+ *
+ * batch: as in the log (replog/format), record headers and sums unchanged; its header differs:
+ *    0  4  crc of bytes 4 … header bytes              24  4  batch bytes, multiple of 4096
+ *    4  4  magic "RPSB"                               28  4  zero
+ *    8  2  version                                    32  8  log position *behind* it: where a cursor stands
+ *   10  2  zero                                       40  8  seq of the first record
+ *   12  4  records                                    48  8  chain before the first record
+ *   16  4  header bytes, multiple of 4096             56  8  serial of the stamp it follows
+ *   20  4  payload bytes, multiple of 512
+ *
+ * Zero is never valid. What is assumed of the disk is what the log assumes (replog/format).
+ */
+import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import { MIB, roundUp } from '../base/units.js';
+import { ALIGN, BATCH_HEADER, RECORD_HEADER, batchHeaderBytes } from '../replog/format.js';
+import type { SiteCursor } from './contract.js';
+
+export const STAGE_VERSION = 1;
+export const STAGE_FILE = 'reptool.stage';
+export const STAMP_MAGIC = 'reptool stage';
+/** Room of each stamp: some 3600 devices. */
+export const STAMP_ROOM = MIB;
+export const AREA_START = 2 * STAMP_ROOM;
+
+export const STAMP_HEADER = 256;
+export const STAMP_DEVICE = 224;
+export const SAMPLES = 8;
+export const SAMPLE_BYTES = 24;
+export const DIGEST = 16;
+const NAME_UNIT = 32;
+
+const D_MAKING = 1;
+const D_XATTR = 2;
+
+export interface Sample {
+  /** Number of a 4 KiB block. */
+  block: number;
+  /** 32 hexadecimal digits. */
+  digest: string;
+}
+
+export interface StampDevice {
+  nr: number;
+  name: string;
+  size: number;
+  /** The image is being made: it holds nothing yet and may be made again. */
+  making: boolean;
+  /** The image carries an extended attribute, whose serial lies in [xattrLow, xattrHigh]. */
+  xattr: boolean;
+  xattrLow: number;
+  xattrHigh: number;
+  samples: Sample[];
+}
+
+export interface Stamp {
+  serial: number;
+  logId: string;
+  group: string;
+  nr: number;
+  base: SiteCursor;
+  area: number;
+  writtenUs: number;
+  devices: StampDevice[];
+}
+
+function entryBytes(name: string): number {
+  return STAMP_DEVICE + roundUp(Buffer.byteLength(name), NAME_UNIT);
+}
+
+/** Bytes that a stamp takes on disk. */
+export function stampBytes(stamp: Stamp): number {
+  return roundUp(
+    stamp.devices.reduce((sum, device) => sum + entryBytes(device.name), STAMP_HEADER),
+    ALIGN,
+  );
+}
+
+/** Writes the stamp to the start of `u8`; returns its bytes, which must not be more than STAMP_ROOM. */
+export function encodeStamp(u8: Buffer, stamp: Stamp): number {
+  const bytes = stampBytes(stamp);
+  if (bytes > STAMP_ROOM) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
+  const dv = new DataView(u8.buffer, u8.byteOffset, bytes);
+  u8.fill(0, 0, bytes);
+  setText(u8, 0, 16, STAMP_MAGIC);
+  dv.setUint32(20, STAGE_VERSION, true);
+  setU64(dv, 24, stamp.serial);
+  u8.write(stamp.logId, 32, 'hex');
+  dv.setUint32(48, stamp.nr, true);
+  dv.setUint32(52, stamp.devices.length, true);
+  dv.setUint32(56, bytes, true);
+  dv.setUint32(60, stamp.base.reign, true);
+  setU64(dv, 64, stamp.base.pos);
+  setU64(dv, 72, stamp.base.seq);
+  dv.setUint32(80, stamp.base.chainLo, true);
+  dv.setUint32(84, stamp.base.chainHi, true);
+  setU64(dv, 88, stamp.base.time);
+  setU64(dv, 96, stamp.area);
+  setU64(dv, 104, stamp.writtenUs);
+  setText(u8, 112, 64, stamp.group);
+  let at = STAMP_HEADER;
+  for (const device of stamp.devices) {
+    encodeDevice(u8, dv, at, device);
+    at += entryBytes(device.name);
+  }
+  dv.setUint32(16, crc32(u8.subarray(0, bytes)), true);
+  return bytes;
+}
+
+function encodeDevice(u8: Buffer, dv: DataView, at: number, device: StampDevice): void {
+  const name = Buffer.from(device.name, 'utf8');
+  dv.setUint32(at, device.nr, true);
+  dv.setUint16(at + 4, name.length, true);
+  dv.setUint8(at + 6, device.samples.length);
+  dv.setUint8(at + 7, (device.making ? D_MAKING : 0) | (device.xattr ? D_XATTR : 0));
+  setU64(dv, at + 8, device.size);
+  setU64(dv, at + 16, device.xattrHigh);
+  setU64(dv, at + 24, device.xattrLow);
+  device.samples.slice(0, SAMPLES).forEach((sample, i) => {
+    setU64(dv, at + 32 + i * SAMPLE_BYTES, sample.block);
+    u8.write(sample.digest, at + 32 + i * SAMPLE_BYTES + 8, DIGEST, 'hex');
+  });
+  name.copy(u8, at + STAMP_DEVICE);
+}
+
+export type StampRead = { ok: true; value: Stamp } | { ok: false; reason: 'foreign' | 'damaged' | 'version' };
+
+export function decodeStamp(raw: Buffer): StampRead {
+  if (getText(raw, 0, 16) !== STAMP_MAGIC) return { ok: false, reason: 'foreign' };
+  const size = new DataView(raw.buffer, raw.byteOffset, STAMP_HEADER).getUint32(56, true);
+  if (size < ALIGN || size > Math.min(STAMP_ROOM, raw.length) || size % ALIGN !== 0)
+    return { ok: false, reason: 'damaged' };
+  const u8 = Buffer.from(raw.subarray(0, size));
+  const dv = new DataView(u8.buffer, u8.byteOffset, size);
+  const crc = dv.getUint32(16, true);
+  dv.setUint32(16, 0, true);
+  if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
+  if (dv.getUint32(20, true) !== STAGE_VERSION) return { ok: false, reason: 'version' };
+  const devices: StampDevice[] = [];
+  let at = STAMP_HEADER;
+  for (let n = dv.getUint32(52, true); n > 0; n--) {
+    const device = decodeDevice(u8, dv, at);
+    devices.push(device);
+    at += entryBytes(device.name);
+  }
+  return {
+    ok: true,
+    value: {
+      serial: getU64(dv, 24),
+      logId: u8.toString('hex', 32, 48),
+      nr: dv.getUint32(48, true),
+      group: getText(u8, 112, 64),
+      base: {
+        reign: dv.getUint32(60, true),
+        pos: getU64(dv, 64),
+        seq: getU64(dv, 72),
+        chainLo: dv.getUint32(80, true),
+        chainHi: dv.getUint32(84, true),
+        time: getU64(dv, 88),
+      },
+      area: getU64(dv, 96),
+      writtenUs: getU64(dv, 104),
+      devices,
+    },
+  };
+}
+
+function decodeDevice(u8: Buffer, dv: DataView, at: number): StampDevice {
+  const flags = dv.getUint8(at + 7);
+  const samples: Sample[] = [];
+  for (let i = 0; i < Math.min(SAMPLES, dv.getUint8(at + 6)); i++) {
+    const s = at + 32 + i * SAMPLE_BYTES;
+    samples.push({ block: getU64(dv, s), digest: u8.toString('hex', s + 8, s + 8 + DIGEST) });
+  }
+  return {
+    nr: dv.getUint32(at, true),
+    name: u8.toString('utf8', at + STAMP_DEVICE, at + STAMP_DEVICE + dv.getUint16(at + 4, true)),
+    size: getU64(dv, at + 8),
+    making: (flags & D_MAKING) !== 0,
+    xattr: (flags & D_XATTR) !== 0,
+    xattrHigh: getU64(dv, at + 16),
+    xattrLow: getU64(dv, at + 24),
+    samples,
+  };
+}
+
+// --- batch header ----------------------------------------------------------------------------------------
+
+export const SB_CRC = 0;
+export const SB_MAGIC = 4;
+export const SB_VERSION = 8;
+export const SB_COUNT = 12;
+export const SB_HEADER = 16;
+export const SB_PAYLOAD = 20;
+export const SB_TOTAL = 24;
+export const SB_END = 32;
+export const SB_SEQ = 40;
+export const SB_CHAIN = 48;
+export const SB_SERIAL = 56;
+
+export const STAGE_BATCH_MAGIC = 0x42535052;
+
+/**
+ * Writes the header of a batch whose `count` record headers stand behind it already, and zeroes what is left
+ * of the header part; returns the bytes of the header part.
+ */
+export function encodeStageBatch(
+  u8: Buffer,
+  dv: DataView,
+  count: number,
+  payload: number,
+  endPos: number,
+  before: SiteCursor,
+  serial: number,
+): number {
+  const header = batchHeaderBytes(count);
+  u8.fill(0, 0, BATCH_HEADER);
+  u8.fill(0, BATCH_HEADER + count * RECORD_HEADER, header);
+  dv.setUint32(SB_MAGIC, STAGE_BATCH_MAGIC, true);
+  dv.setUint16(SB_VERSION, STAGE_VERSION, true);
+  dv.setUint32(SB_COUNT, count, true);
+  dv.setUint32(SB_HEADER, header, true);
+  dv.setUint32(SB_PAYLOAD, payload, true);
+  dv.setUint32(SB_TOTAL, header + roundUp(payload, ALIGN), true);
+  setU64(dv, SB_END, endPos);
+  setU64(dv, SB_SEQ, before.seq);
+  dv.setUint32(SB_CHAIN, before.chainLo, true);
+  dv.setUint32(SB_CHAIN + 4, before.chainHi, true);
+  setU64(dv, SB_SERIAL, serial);
+  dv.setUint32(SB_CRC, crc32(u8.subarray(SB_MAGIC, header)), true);
+  return header;
+}
+
+/** True where the sizes at the start of a batch agree with each other and fit into `room` bytes. */
+export function stageBatchShape(dv: DataView, room: number): boolean {
+  if (dv.getUint32(SB_MAGIC, true) !== STAGE_BATCH_MAGIC || dv.getUint16(SB_VERSION, true) !== STAGE_VERSION)
+    return false;
+  const count = dv.getUint32(SB_COUNT, true);
+  const header = dv.getUint32(SB_HEADER, true);
+  const total = dv.getUint32(SB_TOTAL, true);
+  if (count === 0 || count > room / RECORD_HEADER) return false;
+  return (
+    total <= room &&
+    header === batchHeaderBytes(count) &&
+    total === header + roundUp(dv.getUint32(SB_PAYLOAD, true), ALIGN)
+  );
+}

@@ -1,0 +1,97 @@
+/** kill -9 of the daemon under load: no error, no mismatch, a short pause, and all copies equal afterwards. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { assertAllSame } from '../support/content.js';
+import { VERIFY, assertClean, fio, fioDone, fioStart, type FioArgs } from '../support/fio.js';
+import { Prober, figures, killDaemons, type Kill } from '../support/kills.js';
+import { assertFsck, attach, detach, makeExt4, mountAt, unmountAt } from '../support/loop.js';
+import { Mounted } from '../support/mounted.js';
+import { must, percentile, seedOfRun, seeded, type Child } from '../support/proc.js';
+import { writeRecords } from '../support/replog.js';
+import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
+
+const KILLS = Number(process.env['REPTOOL_TEST_KILLS'] ?? 100);
+const MIB = 1024 * 1024;
+
+/** Writes and verifies, over and over, 64 requests at a time. */
+const LOAD: FioArgs = { ...VERIFY, rw: 'randwrite', iodepth: 64, loops: 100_000 };
+
+describe('kill -9 of the daemon', function () {
+  this.timeout(150_000);
+  let mounted: Mounted | undefined;
+
+  before(function () {
+    needsFuse(this);
+    needsTool(this, 'fio');
+  });
+  afterEach(() => mounted?.cleanup());
+
+  /** Kills under the load of `child`, then ends it: it must have seen nothing. */
+  async function killUnder(m: Mounted, load: Child, prober: Prober): Promise<void> {
+    const seed = seedOfRun();
+    const kills: Kill[] = await killDaemons(m, KILLS, seeded(seed));
+    const pauses = await prober.pauses(kills);
+    const waiting = kills.map((kill) => kill.inFlight);
+    console.log(
+      `      ${kills.length} kills (seed ${seed}); pause ${figures(pauses)}; requests in flight: median ${percentile(waiting, 0.5)}`,
+    );
+    load.process.kill('SIGINT');
+    assertClean(await fioDone(load), `fio under ${kills.length} kills\n${m.daemonLog}`);
+    assert.ok(percentile(waiting, 0.5) >= 50, 'too few requests in flight for this to say much');
+    assert.ok(percentile(pauses, 0.99) < 200, `p99 of the pause is ${percentile(pauses, 0.99)} ms`);
+  }
+
+  it(`${KILLS} times under fio on the file`, async () => {
+    const m = (mounted = await Mounted.start({ size: '128M', logSize: '128M' }));
+    const load = fioStart(m, m.disk, { ...LOAD, size: '64m' }, 140_000);
+    const prober = await Prober.start(m, m.disk, 120 * MIB);
+    await killUnder(m, load, prober);
+    await assertAllSame(m);
+  });
+
+  it(`${KILLS} times under fio on ext4 over a loop device`, async function () {
+    needsLoop(this);
+    const m = (mounted = await Mounted.start({ size: '256M', logSize: '128M' }));
+    const device = await attach(m.disk, '--direct-io=on');
+    await makeExt4(device);
+    const fs = join(m.top, 'fs');
+    await mountAt(device, fs);
+    const probed = join(fs, 'probed');
+    await must('dd', ['if=/dev/zero', `of=${probed}`, 'bs=64k', 'count=1', 'conv=fsync'], { timeoutMs: 20_000 });
+    const load = fioStart(m, join(fs, 'data'), { ...LOAD, size: '64m' }, 140_000);
+    const prober = await Prober.start(m, probed, 0);
+    await killUnder(m, load, prober);
+    await unmountAt(fs);
+    await assertFsck(device);
+    await detach(device);
+    await assertAllSame(m);
+  });
+
+  it('between publishing a record and answering it, 20 times: none twice, none lost', async () => {
+    const writes = 8192;
+    const m = (mounted = await Mounted.start({
+      size: '64M',
+      logSize: '128M',
+      env: { REPTOOL_TEST_DIE: String(Math.floor(writes / 21)) },
+    }));
+    const daemons = new Set<number>();
+    const watch = setInterval(() => daemons.add(m.pids.daemon ?? 0), 5);
+    // Every block once: a record that came twice would show up as an offset that does.
+    const result = await fio(m, m.disk, { ...VERIFY, rw: 'randwrite', iodepth: 16, size: '32m' }, 90_000);
+    clearInterval(watch);
+    daemons.delete(0);
+    assertClean(result, `fio under directed kills\n${m.daemonLog}`);
+    await m.drain();
+    await m.umount();
+    const records = await writeRecords(m);
+    const places = new Map<number, number>();
+    for (const { offset } of records) places.set(offset, (places.get(offset) ?? 0) + 1);
+    const twice = [...places].filter(([, times]) => times > 1);
+    console.log(`      ${daemons.size - 1} deaths, ${records.length} write records for ${writes} writes`);
+    assert.deepEqual(twice.slice(0, 5), [], 'offsets that were written twice');
+    assert.equal(records.length, writes, 'write records in the log');
+    assert.ok(daemons.size > 15, `only ${daemons.size - 1} deaths`);
+    await m.mount({ env: { REPTOOL_TEST_DIE: '' } });
+    await assertAllSame(m);
+  });
+});

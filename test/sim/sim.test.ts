@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
+import { Coverage } from '../support/sim-faults.js';
+import { collect } from '../support/sim-memory.js';
+import { failureText, runSeed } from '../support/sim-run.js';
+
+const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
+const STEPS = 1500;
+
+describe('simulator', function () {
+  this.timeout(180_000);
+  const seen = new Coverage();
+
+  async function holds(seed: number): Promise<void> {
+    const result = await runSeed({ seed, steps: STEPS });
+    seen.merge(result.coverage);
+    await collect();
+    if (!result.ok) assert.fail(`${failureText(result)}\n  again: npm run sim -- --seed ${seed} --steps ${STEPS}`);
+  }
+
+  it('the same seed is the same run', async () => {
+    const [a, b] = [await runSeed({ seed: 77, steps: 400 }), await runSeed({ seed: 77, steps: 400 })];
+    assert.equal(a.digest, b.digest);
+    assert.deepEqual(a.trace, b.trace);
+    assert.equal(a.calls, b.calls);
+  });
+
+  for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed));
+
+  it('keeps its promises under fresh seeds', async () => {
+    for (let i = 0; i < 6; i++) await holds(Math.floor(Math.random() * 1e9));
+  });
+
+  it('has met what it is there to meet', () => {
+    const wanted = [
+      ...['death: daemon', 'death: machine', 'death: keeper', 'death: site', 'check: host (crash image)', 'check: read'],
+      ...['recovery cut a torn tail', 'start: adopts the window', 'requests blocked for want of room', 'clean close'],
+      ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
+    ];
+    assert.deepEqual(
+      wanted.filter((what) => seen.of(what) === 0),
+      [],
+    );
+  });
+
+  it('recovers from a death at every I/O of a scenario', async () => {
+    const calls = countCalls();
+    assert.ok(calls > 150, `${calls} calls`);
+    assert.equal(await killAtEvery(everyPoint(calls, 1)), calls);
+  });
+
+  it('shows a prefix at every I/O of a scenario, had the machines died there', () => {
+    assert.ok(crashImagesAtEveryCall(1, 1) > 150);
+  });
+});

@@ -1,0 +1,121 @@
+/** The promises, looked at: what stands on a disk against what the history says. */
+import { SimClock } from './sim-clock.js';
+import { Broken, GROUP, LOG_PATH, folderOf, type SimHost } from './sim-host.js';
+import { SimDisk } from './sim-disk.js';
+import { SimIo, SimWorld } from './sim-io.js';
+import { readImage, type DeviceSectors } from './sim-model.js';
+import { Rng } from './sim-random.js';
+import { SimIndexStore } from './sim-index.js';
+import { LogFile } from '../../src/replog/logfile.js';
+import { recover } from '../../src/replog/recovery.js';
+import { FolderSite } from '../../src/slink/folder.js';
+import { ImageSet } from '../../src/slink/images.js';
+import { replayLocal } from '../../src/slink/replay.js';
+import { recoverFolder } from '../../src/slink/recover.js';
+
+function readDevices(host: SimHost, path: (nr: number) => string, disk: SimDisk): DeviceSectors {
+  return new Map(
+    host.shape.client.devices.map(({ nr, sectors }) => {
+      const file = disk.find(path(nr));
+      if (file === undefined) throw new Broken(`${path(nr)} is not there`);
+      return [nr, readImage(file, nr, sectors)];
+    }),
+  );
+}
+
+/** Slink 0's images are exactly the history below `seq`. */
+export function checkLocal(host: SimHost, disk: SimDisk, seq: number): void {
+  isPrefix(host, readDevices(host, (nr) => host.imagePath(nr), disk), seq, 'the local images');
+}
+
+function isPrefix(host: SimHost, image: DeviceSectors, seq: number, what: string): void {
+  const found = host.history.prefixesOf(image, seq, seq);
+  if (found !== undefined) return;
+  const other = host.history.prefixesOf(image);
+  const is = other === undefined ? 'no prefix of history at all' : `the history below ${other.low}…${other.high}`;
+  throw new Broken([`${what} should be the history below ${seq} and are ${is}`, ...host.history.explain(image, seq)].join('\n  '));
+}
+
+/** What the images of a site are named. */
+export function siteImage(nr: number, device: number): string {
+  return `${folderOf(nr)}/disk${device}.img`;
+}
+
+export interface SiteCheck {
+  seq: number;
+  staged: number;
+}
+
+/**
+ * A site as somebody finds it after its machine died at this very moment: a copy of its disk, repaired by the
+ * product's own code, is a prefix of history that holds everything the site has confirmed.
+ */
+export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'live'): SiteCheck | undefined {
+  if (!host.made.has(nr)) return undefined;
+  const confirmed = host.confirmed.get(nr)!;
+  const original = host.siteDisks.get(nr)!;
+  const disk = how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
+  const world = new SimWorld(new Rng(rng.u32(), 'clone'));
+  world.mount(folderOf(nr), disk);
+  const io = new SimIo(world);
+  const byOpening = rng.chance(0.5);
+  const report = byOpening ? undefined : recoverFolder(io, folderOf(nr), { write: true });
+  const site = new FolderSite(io, new SimClock(), folderOf(nr), { area: host.shape.sites.find((s) => s.nr === nr)!.area });
+  const opened = site.open({
+    devices: host.shape.client.devices.map((d) => ({ nr: d.nr, name: `disk${d.nr}`, size: d.sectors * 512 })),
+    identity: { logId: host.logId, group: GROUP, nr },
+  });
+  if (!opened.ok) throw new Broken(`site ${nr} does not open after the death of its machine: ${opened.reason}`);
+  const { seq } = opened.cursor;
+  if (report !== undefined && report.seq !== seq)
+    throw new Broken(`recoverFolder says that site ${nr} reaches ${report.seq}, opening it says ${seq}`);
+  if (seq < confirmed) throw new Broken(`site ${nr} has confirmed everything below ${confirmed}, and after its machine's death it reaches ${seq}`);
+  isPrefix(host, readDevices(host, (d) => siteImage(nr, d), disk), seq, `the images of site ${nr}`);
+  return { seq, staged: report?.staged.records ?? 0 };
+}
+
+/**
+ * The machine as somebody finds it had it lost power at this very moment: a copy of its disk and index, recovered by
+ * the product's own code, holds every flushed write, and its images are exactly what the log says.
+ */
+export function checkHost(host: SimHost, rng: Rng): number {
+  const disk = host.local.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk;
+  const world = new SimWorld(new Rng(rng.u32(), 'clone'));
+  world.mount('/local', disk);
+  const io = new SimIo(world);
+  const log = LogFile.open(io, LOG_PATH);
+  const recovered = recover(log, host.store.open(io));
+  const { flushed } = host.client;
+  if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
+  if (recovered.place.seq < flushed)
+    throw new Broken(`recovery ends at record ${recovered.place.seq}, but everything below ${flushed} was acknowledged as flushed`);
+  for (const [nr, confirmed] of host.confirmed)
+    if (recovered.place.seq < confirmed)
+      throw new Broken(`recovery ends at record ${recovered.place.seq}, and site ${nr} is ahead of it (${confirmed})`);
+  const images = new ImageSet(io, 'APPLY');
+  for (const { nr, sectors } of host.shape.client.devices) images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+  replayLocal(log, images, recovered.checkpoint, recovered.place);
+  checkLocal(host, disk, recovered.place.seq);
+  log.close();
+  return recovered.place.seq;
+}
+
+/** An index that was lost or set back below what the superblock names must be noticed. */
+export function checkIndexLoss(host: SimHost, store: SimIndexStore): void {
+  const world = new SimWorld(new Rng(1, 'clone'));
+  world.mount('/local', host.local.settledImage());
+  const io = new SimIo(world);
+  const log = LogFile.open(io, LOG_PATH);
+  const index = store.open(io);
+  const behind = index.id !== log.super.indexId || index.generation < log.super.indexGeneration;
+  const recovered = recover(log, index);
+  if (!behind) {
+    if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
+    return;
+  }
+  if (!recovered.indexLost) throw new Broken('the index was lost or set back, and recovery trusts it');
+  for (const link of recovered.links)
+    if (link.sync !== 'inconsistent') throw new Broken(`the index was lost or set back, and link ${link.nr} counts as ${link.sync}`);
+  if (recovered.place.seq < host.client.flushed) throw new Broken('without its index recovery loses flushed records');
+  log.close();
+}

@@ -1,0 +1,296 @@
+/**
+ * A daemon's threads as machines in one process, wired as the product wires them: each has its own view of the
+ * log's file, and what one tells main arrives with main's next turn, or never where the daemon dies first.
+ */
+import type { SiteCursor } from '../../src/slink/contract.js';
+import type { LinkFact } from '../../src/index/contract.js';
+import { check } from '../../src/base/errors.js';
+import { readFull } from '../../src/base/io.js';
+import { Mem } from '../../src/base/mem.js';
+import { Appender } from '../../src/replog/appender.js';
+import { Checkpointer } from '../../src/replog/checkpointer.js';
+import { Committer } from '../../src/replog/committer.js';
+import { readSegment, segmentFact } from '../../src/replog/extents.js';
+import { firstPlace, type LogPlace } from '../../src/replog/format.js';
+import { LogFile } from '../../src/replog/logfile.js';
+import { openForAppend, recover, trustedLinks, type Recovered } from '../../src/replog/recovery.js';
+import type { ClosedSegment } from '../../src/replog/segments.js';
+import { SH, Shared } from '../../src/replog/shared.js';
+import { LogSpace } from '../../src/replog/space.js';
+import { W, type Window } from '../../src/replog/window.js';
+import { Applier } from '../../src/slink/applier.js';
+import { FolderSite } from '../../src/slink/folder.js';
+import { ImageSet } from '../../src/slink/images.js';
+import { replayLocal } from '../../src/slink/replay.js';
+import { Shipper } from '../../src/slink/shipper.js';
+import { Broken, GROUP, LOG_PATH, folderOf, type SimHost, type SiteShape } from './sim-host.js';
+import type { SimIndex } from './sim-index.js';
+import { SimIo } from './sim-io.js';
+import { checkLocal } from './sim-checks.js';
+
+/** What main knows where the threads are started. */
+interface Begin {
+  io: SimIo;
+  log: LogFile;
+  index: SimIndex;
+  images: ImageSet;
+  recovered: Recovered | undefined;
+  /** Everything before it is on the images, synced. */
+  synced: LogPlace;
+  reign: number;
+  links: readonly LinkFact[];
+}
+
+export class SimDaemon {
+  readonly io: SimIo;
+  readonly host: SimHost;
+  readonly shared = new Shared();
+  readonly window: Window;
+  readonly committer: Committer;
+  readonly applier: Applier;
+  readonly checkpointer: Checkpointer;
+  readonly shippers = new Map<number, Shipper>();
+  readonly images: ImageSet;
+  readonly log: LogFile;
+  /** Link states as main was told last. */
+  readonly linkStates = new Map<number, string>();
+  private readonly readMem = Mem.lazy(1 << 20);
+  private mail: (() => void)[] = [];
+  /** The machines that are in a call right now, innermost last. */
+  private readonly busy: string[] = [];
+
+  static start(host: SimHost): SimDaemon {
+    const io = new SimIo(host.world);
+    const log = LogFile.open(io, LOG_PATH);
+    const index = host.store.open(io);
+    const images = new ImageSet(io, 'APPLY');
+    for (const { nr, sectors } of host.shape.client.devices)
+      images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+    const { window } = host.memory;
+    if (window.ready) {
+      const tail = window.tailSeq();
+      if (tail !== host.history.tail)
+        throw new Broken(`the window that outlived the daemon ends at ${tail}, acknowledged was up to ${host.history.tail}`);
+      const s = log.super;
+      const indexed = index.checkpoint();
+      const synced = indexed !== undefined && indexed.pos > s.checkpoint.pos ? indexed : s.checkpoint;
+      const links = trustedLinks(s, index);
+      return new SimDaemon(host, { io, log, index, images, recovered: undefined, synced: { ...synced }, reign: s.reign, links });
+    }
+    const recovered = recover(log, index);
+    host.note(`recovered to ${recovered.place.seq}, flushed were ${host.client.flushed}, written ${host.history.tail}`);
+    if (recovered.place.seq < host.client.flushed)
+      throw new Broken(
+        `recovery ends at record ${recovered.place.seq}, but everything below ${host.client.flushed} was acknowledged as flushed`,
+      );
+    if (recovered.place.seq > host.history.tail)
+      throw new Broken(`recovery ends at record ${recovered.place.seq}, which was never written (tail ${host.history.tail})`);
+    if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
+    if (host.closed && (!recovered.clean || recovered.newReign || recovered.place.seq !== host.history.tail))
+      throw new Broken(`the log was closed cleanly at ${host.history.tail}, and recovery finds ${JSON.stringify(recovered)}`);
+    host.closed = false;
+    if (recovered.tornBytes > 0) host.sawTornTail();
+    host.client.lose(recovered.place.seq);
+    // As daemon/open.ts does it. The log first: images must never be ahead of what the log is sure to keep.
+    if (!recovered.clean) check(log.sync('REPLOG:SYNC'), 'syncing the replog', LOG_PATH);
+    replayLocal(log, images, recovered.checkpoint, recovered.place);
+    checkLocal(host, host.local, recovered.place.seq);
+    const { reign, id } = openForAppend(log, recovered, host.clock, (n) => host.bytes(n));
+    window.format(recovered.place);
+    host.pendingReign = id === undefined ? undefined : { reign, id };
+    const synced = recovered.place;
+    return new SimDaemon(host, { io, log, index, images, recovered, synced, reign, links: recovered.links });
+  }
+
+  private constructor(host: SimHost, begin: Begin) {
+    const { io, log, index, images, recovered } = begin;
+    const { clock } = host;
+    const { window } = host.memory;
+    const { shared } = this;
+    this.host = host;
+    this.io = io;
+    this.window = window;
+    this.images = images;
+    this.log = log;
+    shared.logHead = log.super.head.pos;
+
+    const space = new LogSpace(window, shared, log.ring, log.segment);
+    const appender = new Appender(window, clock, space);
+    appender.reign = begin.reign;
+    host.client.attach({ window, shared, space, appender });
+
+    this.checkpointer = new Checkpointer({
+      log,
+      index,
+      window,
+      shared,
+      clock,
+      ...(recovered === undefined ? {} : { recovered }),
+      events: { checkpointFailed: (reason) => host.note(`checkpoint failed: ${reason.message}`) },
+    });
+    if (recovered !== undefined) this.checkpointer.noteApplied(recovered.place);
+    this.committer = new Committer({
+      log: LogFile.open(io, LOG_PATH),
+      window,
+      shared,
+      clock,
+      answer: { answer: (lo, hi, bytes, errno) => host.client.answer(lo, hi, bytes, errno) },
+      events: {
+        logError: (errno, call) => host.note(`the log is suspended: ${call} gave ${errno}`),
+        logHealed: () => host.note('the log is healed'),
+        segmentClosed: (segment) => this.post(() => this.noteSegment(segment)),
+      },
+    });
+    this.applier = new Applier(
+      {
+        window,
+        shared,
+        clock,
+        images,
+        log: LogFile.open(io, LOG_PATH, { readOnly: true }),
+        events: {
+          synced: (place) => {
+            const copy = { ...place };
+            this.post(() => this.checkpointer.noteApplied(copy));
+          },
+          localError: (errno, file, during) => host.note(`slink 0 stops: ${during} of ${file} gave ${errno}`),
+          localHealed: () => host.note('slink 0 goes on'),
+        },
+      },
+      { synced: begin.synced, redo: recovered === undefined, syncBytes: host.shape.syncBytes },
+    );
+    for (const site of host.shape.sites) this.shippers.set(site.nr, this.startShipper(site, begin.links));
+
+    if (host.pendingReign !== undefined) {
+      const { reign, id } = host.pendingReign;
+      const start = window.placeBefore(appender.seq);
+      const seq = appender.beginReign(reign, id);
+      host.pendingReign = undefined;
+      host.client.control(seq, `reign ${reign}`);
+      this.checkpointer.noteReign({ reign, id: Buffer.from(id).toString('hex'), start, wallUs: clock.wallUs() });
+    }
+    host.client.resend();
+    // From now on other threads run while one is in a call.
+    host.world.between = () => this.interleave();
+  }
+
+  private startShipper(site: SiteShape, known: readonly LinkFact[]): Shipper {
+    const { host, io, shared, window } = this;
+    const { clock } = host;
+    const fact = known.find((link) => link.nr === site.nr);
+    if (fact?.sync === 'inconsistent') throw new Broken(`site ${site.nr} is inconsistent, and nothing happened to the index`);
+    const first = firstPlace(host.logId);
+    if (fact === undefined && this.log.super.head.pos !== 0) throw new Broken(`site ${site.nr} is new, and the log has lost its beginning`);
+    if (fact !== undefined && fact.cursor.pos < this.log.super.head.pos)
+      throw new Broken(`site ${site.nr} needs the log from ${fact.cursor.pos} on, and its head is at ${this.log.super.head.pos}`);
+    const cursor: SiteCursor = fact === undefined ? { ...first, reign: 0 } : { ...fact.cursor, reign: fact.reign };
+    const note = (place: SiteCursor): void => {
+      const { reign, ...rest } = place;
+      this.checkpointer.noteLink({ nr: site.nr, cursor: rest, reign, sync: 'in-order', paused: host.paused.has(site.nr) });
+    };
+    if (fact === undefined) note(cursor);
+    return new Shipper(
+      {
+        window,
+        shared,
+        clock,
+        log: LogFile.open(io, LOG_PATH, { readOnly: true }),
+        site: new FolderSite(io, clock, folderOf(site.nr), { area: site.area, makeFolder: true }),
+        events: {
+          cursor: (place) => {
+            const copy = { ...place };
+            if (copy.seq < host.confirmed.get(site.nr)!)
+              throw new Broken(`site ${site.nr} confirmed up to ${host.confirmed.get(site.nr)}, and now only ${copy.seq}`);
+            host.confirmed.set(site.nr, copy.seq);
+            host.made.add(site.nr);
+            this.post(() => note(copy));
+          },
+          state: (state, reason) => {
+            host.note(`site ${site.nr} is ${state} ${reason}`);
+            this.linkStates.set(site.nr, state);
+          },
+        },
+      },
+      {
+        identity: { logId: host.logId, group: GROUP, nr: site.nr },
+        devices: () => host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
+        cursor,
+        fresh: cursor.seq === first.seq,
+        paused: host.paused.has(site.nr),
+        rpoMs: site.rpoMs,
+        probeMs: 2000,
+      },
+    );
+  }
+
+  private noteSegment(segment: ClosedSegment): void {
+    const whole = segment.complete
+      ? segment
+      : readSegment(this.log, segment.start, { pos: this.committer.durablePos, seq: this.committer.durable });
+    const fact = segmentFact(whole);
+    if (fact !== undefined) this.checkpointer.noteSegment(fact);
+  }
+
+  private post(work: () => void): void {
+    this.mail.push(work);
+  }
+
+  get names(): string[] {
+    return ['client', 'committer', 'applier', 'main', ...[...this.shippers.keys()].map((nr) => `shipper${nr}`)];
+  }
+
+  /** One step of one machine; the milliseconds that it wants to be left alone. */
+  step(name: string): number {
+    if (this.busy.includes(name)) return 1;
+    this.busy.push(name);
+    try {
+      switch (name) {
+        case 'client':
+          return this.host.client.step() ? 0 : 1;
+        case 'committer':
+          return this.committer.step();
+        case 'applier':
+          return this.applier.step();
+        case 'main':
+          return this.main();
+        default:
+          return this.shippers.get(Number(name.slice('shipper'.length)))!.step();
+      }
+    } finally {
+      this.busy.pop();
+    }
+  }
+
+  private main(): number {
+    const mail = this.mail;
+    this.mail = [];
+    for (const work of mail) work();
+    if (this.host.client.blocked) this.shared.bump(SH.SYNC_ASK);
+    return this.checkpointer.step();
+  }
+
+  /** Chance of another thread's step at each call. */
+  restless = 0;
+
+  private interleave(): void {
+    const { world } = this.host;
+    if (this.busy.length === 0 || this.busy.length > 2 || !world.rng.chance(this.restless)) return;
+    for (let n = world.rng.between(1, 4); n > 0; n--) this.step(world.rng.pick(this.names));
+  }
+
+  /** Compares a read through window and image with the model. */
+  checkRead(): void {
+    const wrong = this.host.client.checkRead(this.readMem, (device, offset, length) =>
+      readFull(this.io, 'DEVICE:READ', this.images.get(device)!.fd, this.readMem, 0, length, offset),
+    );
+    if (wrong !== undefined) throw new Broken(wrong);
+  }
+
+  get tail(): number {
+    return this.window.tailSeq()!;
+  }
+
+  get applied(): number {
+    return this.window.seqOf(W.APPLIED, this.tail);
+  }
+}

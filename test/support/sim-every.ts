@@ -1,0 +1,193 @@
+/**
+ * Kill at every I/O: one scenario, made of what a group's life consists of, is run once to count its calls, and
+ * then once more for each call with the process or the machine dying there. After each death everything must
+ * recover, keep its promises, and settle.
+ */
+import { SH } from '../../src/replog/shared.js';
+import { checkHost, checkSite } from './sim-checks.js';
+import type { Death } from './sim-faults.js';
+import { Broken, type HostShape } from './sim-host.js';
+import { SimKill } from './sim-io.js';
+import { collect } from './sim-memory.js';
+import { SimRun } from './sim-run.js';
+import { Rng } from './sim-random.js';
+
+const SHAPE: HostShape = {
+  logBytes: 4 * 1024 * 1024,
+  windowRing: 1024 * 1024,
+  syncBytes: 256 * 1024,
+  sites: [{ nr: 1, area: 1024 * 1024, rpoMs: 0 }],
+  client: {
+    devices: [
+      { nr: 0, sectors: 512 },
+      { nr: 1, sectors: 1024 },
+    ],
+    largest: 512,
+    durableWrites: false,
+    depth: 64,
+    weights: { write: 100, discard: 5, zeroes: 5, flush: 10, tag: 2 },
+    dsync: 0,
+  },
+};
+
+const SEED = 4711;
+
+export interface EveryPoint {
+  call: number;
+  when: 'before' | 'during' | 'after';
+  death: Death;
+}
+
+class Scenario {
+  readonly run: SimRun;
+
+  constructor(seed = SEED) {
+    this.run = new SimRun(seed, SHAPE);
+    this.run.host.create();
+    this.run.host.world.faults = this.run.faults;
+    this.run.orderly = true;
+    this.run.faults.peekRate = 0;
+  }
+
+  /** Everything that the group lives through, in order. */
+  play(): void {
+    const { run } = this;
+    const { host } = run;
+    const { client } = host;
+    run.restart();
+    this.write(8, 40);
+    client.flushNow();
+    this.pump(12);
+    this.write(4, 128);
+    client.writeNow(1, 100, 8, true);
+    this.pump(12);
+    host.paused.add(1);
+    run.daemon.shippers.get(1)!.pause();
+    this.write(6, 64);
+    client.writeNow(0, 256, 256);
+    client.flushNow();
+    this.pump(10);
+    // The images are synced, the checkpoint moves.
+    this.rest(1500);
+    host.paused.delete(1);
+    run.daemon.shippers.get(1)!.resume();
+    this.pump(10);
+    this.rest(1500);
+    for (let i = 0; i < 6; i++) {
+      client.writeNow(1, 512, 400);
+      this.pump(4);
+    }
+    run.daemon.shared.bump(SH.SYNC_ASK);
+    this.pump(8);
+    run.reopen();
+    this.write(3, 16);
+    client.flushNow();
+    this.pump(8);
+  }
+
+  private write(n: number, largest: number): void {
+    const { client, rng } = this.run.host;
+    for (let i = 0; i < n; i++) {
+      const count = rng.between(1, largest);
+      client.writeNow(i % 2, rng.below((i % 2 === 0 ? 512 : 1024) - count), count);
+    }
+    for (let i = 0; i < 3; i++) client.step();
+  }
+
+  private pump(rounds: number): void {
+    const { daemon, host } = this.run;
+    for (let i = 0; i < rounds; i++) {
+      for (const name of daemon.names) if (name !== 'client') daemon.step(name);
+      host.clock.advance(3);
+    }
+  }
+
+  private rest(ms: number): void {
+    this.run.host.clock.advance(ms);
+    this.pump(6);
+  }
+}
+
+/** Runs the scenario without faults; the number of its calls. */
+export function countCalls(): number {
+  const scenario = new Scenario();
+  const before = scenario.run.host.world.calls;
+  scenario.play();
+  const calls = scenario.run.host.world.calls - before;
+  scenario.run.settle();
+  scenario.run.host.end();
+  return calls;
+}
+
+/** Runs the scenario with a death at one call; throws what is wrong, with the point in the message. */
+export function killAt(point: EveryPoint): void {
+  const scenario = new Scenario();
+  const { run } = scenario;
+  run.faults.kill = { at: run.host.world.calls + point.call, when: point.when, death: point.death };
+  try {
+    try {
+      scenario.play();
+    } catch (error) {
+      if (!(error instanceof SimKill)) throw error;
+      run.died(error);
+    }
+    // A machine may have caught the kill.
+    if (run.host.daemon?.io.dead === true) run.died(new SimKill('noticed later'));
+    run.settle();
+  } catch (error) {
+    const trace = run.host.world.trace.slice(-25).map((line) => `    ${line}`);
+    throw new Broken([`death of the ${point.death} ${point.when} call ${point.call}: ${String(error)}`, ...trace].join('\n'));
+  } finally {
+    run.host.end();
+  }
+}
+
+/** One run of the scenario in which, before each call, the machine and the site are looked at as if they died there. */
+export function crashImagesAtEveryCall(stride: number, variants: number, seed = SEED): number {
+  const scenario = new Scenario(seed);
+  const { host, faults } = scenario.run;
+  const checks = new Rng(seed, 'every');
+  let looked = 0;
+  const started = host.world.calls;
+  const decide = faults.decide.bind(faults);
+  host.world.faults = {
+    decide(facts) {
+      const n = facts.n - started;
+      if (n % stride === 0 && host.daemon !== undefined)
+        for (let i = 0; i < variants; i++) {
+          checkHost(host, checks);
+          for (const { nr } of host.shape.sites) checkSite(host, nr, checks, 'crash');
+          looked++;
+        }
+      return decide(facts);
+    },
+  };
+  scenario.play();
+  scenario.run.settle();
+  host.end();
+  return looked;
+}
+
+const WHEN = ['before', 'during', 'after'] as const;
+const DEATHS: readonly Death[] = ['daemon', 'machine', 'keeper'];
+
+/** All points, or for each call as many of its nine as `perCall` says, in turn. */
+export function everyPoint(calls: number, perCall = 9): EveryPoint[] {
+  const points: EveryPoint[] = [];
+  for (let call = 1; call <= calls; call++)
+    for (let k = 0; k < perCall; k++) {
+      const i = perCall === 9 ? k : (call * 4 + k * 5) % 9;
+      points.push({ call, when: WHEN[Math.floor(i / 3)]!, death: DEATHS[i % 3]! });
+    }
+  return points;
+}
+
+/** Runs all points; returns their number. */
+export async function killAtEvery(points: readonly EveryPoint[]): Promise<number> {
+  let n = 0;
+  for (const point of points) {
+    killAt(point);
+    if (++n % 50 === 0) await collect();
+  }
+  return n;
+}

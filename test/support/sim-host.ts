@@ -1,0 +1,200 @@
+/**
+ * One simulated machine with a group on it: disks, index, window, and at most one daemon. What survives which
+ * death is decided here:
+ *
+ *   process killed      window, page caches, index stay; descriptors and everything in the daemon go
+ *   machine dies        the window goes too, and of each disk what was not synced, in any subset
+ *   a site's disk dies  the same for that disk only; its descriptors are stale, it may be away for a while
+ */
+import { LogCreator, planLog } from '../../src/replog/logcreate.js';
+import { createImage } from '../../src/slink/images.js';
+import { SimClient, type ClientShape } from './sim-client.js';
+import { SimClock } from './sim-clock.js';
+import { SimDaemon } from './sim-daemon.js';
+import { SimDisk, type CrashOptions } from './sim-disk.js';
+import { SimIndexStore } from './sim-index.js';
+import { SimIo, SimKill, SimWorld } from './sim-io.js';
+import { WindowMemory } from './sim-memory.js';
+import { History } from './sim-model.js';
+import { Rng } from './sim-random.js';
+
+export const LOG_PATH = '/local/replog';
+export const GROUP = 'sim';
+
+export interface SiteShape {
+  nr: number;
+  /** Bytes of the stage's area. */
+  area: number;
+  rpoMs: number;
+}
+
+export interface HostShape {
+  logBytes: number;
+  windowRing: number;
+  client: ClientShape;
+  sites: readonly SiteShape[];
+  /** Bytes after which the applier syncs the images; the product's default is far beyond these devices. */
+  syncBytes: number;
+}
+
+/** A promise of the product that did not hold. */
+export class Broken extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'Broken';
+  }
+}
+
+export class SimHost {
+  readonly shape: HostShape;
+  readonly rng: Rng;
+  readonly world: SimWorld;
+  readonly clock = new SimClock();
+  readonly local: SimDisk;
+  readonly siteDisks = new Map<number, SimDisk>();
+  readonly store: SimIndexStore;
+  readonly memory: WindowMemory;
+  readonly client: SimClient;
+  readonly logId: string;
+  /** Seq below which a site has confirmed everything, as the shipper reported it. */
+  readonly confirmed = new Map<number, number>();
+  /** Sites that an operator paused. */
+  readonly paused = new Set<number>();
+  /** Sites that were open once: afterwards they exist. */
+  readonly made = new Set<number>();
+  daemon: SimDaemon | undefined;
+  /** Stands in the window of the product: the reign that its first record is to begin, if it has not yet. */
+  pendingReign: { reign: number; id: Uint8Array } | undefined;
+  /** The log was closed cleanly and not opened since. */
+  closed = false;
+  /** Told of each recovery that cut a torn tail. */
+  sawTornTail: () => void = () => {};
+
+  constructor(seed: number, shape: HostShape) {
+    this.shape = shape;
+    this.rng = new Rng(seed, 'host');
+    this.world = new SimWorld(new Rng(seed, 'world'));
+    this.local = new SimDisk('local', 1, this.rng.chance(0.5));
+    const nowMs = (): number => this.clock.monoMs();
+    this.local.nowMs = nowMs;
+    this.world.mount('/local', this.local);
+    for (const site of shape.sites) {
+      const disk = new SimDisk(`site${site.nr}`, 100 + site.nr, true);
+      disk.nowMs = nowMs;
+      this.siteDisks.set(site.nr, disk);
+      this.world.mount(folderOf(site.nr), disk);
+      this.confirmed.set(site.nr, 0);
+    }
+    this.store = new SimIndexStore(new Rng(seed, 'index'));
+    this.memory = WindowMemory.take(shape.windowRing);
+    this.logId = this.bytes(16).toString('hex');
+    const sizes = new Map(shape.client.devices.map(({ nr, sectors }) => [nr, sectors]));
+    this.client = new SimClient(new Rng(seed, 'client'), shape.client, new History(sizes));
+  }
+
+  get history(): History {
+    return this.client.history;
+  }
+
+  bytes(n: number): Buffer {
+    return Buffer.from(Array.from({ length: n }, () => this.rng.below(256)));
+  }
+
+  note(text: string): void {
+    this.world.note(`${this.clock.monoMs().toFixed(0)} ms  ${text}`);
+  }
+
+  imagePath(device: number): string {
+    return `/local/disk${device}.img`;
+  }
+
+  /** Makes log and images, as `reptool mount` does the first time. */
+  create(): void {
+    const io = new SimIo(this.world);
+    const index = this.store.open(io);
+    const made = planLog(
+      io,
+      LOG_PATH,
+      'create',
+      { size: this.shape.logBytes, logId: this.logId, indexId: index.id, indexGeneration: index.generation, group: GROUP },
+      this.clock,
+    );
+    if (!(made instanceof LogCreator)) throw new Error('a log was there already');
+    while (!made.done) made.step();
+    for (const { nr, sectors } of this.shape.client.devices)
+      createImage(io, 'APPLY', { nr, file: this.imagePath(nr), size: sectors * 512 }, {});
+    this.local.syncDir('/local');
+  }
+
+  /** Starts a daemon: it adopts the window where there is one, else recovers. False where it was killed on the way. */
+  start(): boolean {
+    const adopting = this.memory.window.ready;
+    this.note(adopting ? 'a daemon adopts the window' : 'a daemon recovers the log');
+    try {
+      this.daemon = SimDaemon.start(this);
+      return true;
+    } catch (error) {
+      if (!(error instanceof SimKill)) throw error;
+      this.note(`${error.message} while starting`);
+      this.client.detach();
+      this.daemon = undefined;
+      return false;
+    }
+  }
+
+  /** The daemon's process is gone. */
+  killDaemon(): void {
+    this.note('the daemon is killed');
+    if (this.daemon !== undefined) this.daemon.io.dead = true;
+    this.daemon = undefined;
+    this.client.detach();
+  }
+
+  /** Keeper and daemon are gone, and with them the window; the machine goes on, page caches and all. */
+  killKeeper(): void {
+    this.note('keeper and daemon are killed');
+    this.killDaemon();
+    this.client.machineDied();
+    this.memory.wipe();
+    this.pendingReign = undefined;
+  }
+
+  /** Power fails: processes, window and what was not synced are gone. */
+  killMachine(options: CrashOptions = {}): number {
+    this.note('the machine loses power');
+    if (this.daemon !== undefined) this.daemon.io.dead = true;
+    this.daemon = undefined;
+    this.client.detach();
+    this.client.machineDied();
+    this.memory.wipe();
+    this.pendingReign = undefined;
+    let flipped = this.local.crash(this.rng, options);
+    for (const disk of this.siteDisks.values()) flipped += disk.crash(this.rng, options);
+    return flipped;
+  }
+
+  /** A site's machine or disk dies, and is away until `plugIn`. */
+  killSite(nr: number, options: CrashOptions = {}): void {
+    this.note(`the disk of site ${nr} dies`);
+    const disk = this.siteDisks.get(nr)!;
+    disk.crash(this.rng, options);
+    disk.unreachable = true;
+  }
+
+  plugIn(nr: number): void {
+    this.note(`the disk of site ${nr} is back`);
+    this.siteDisks.get(nr)!.unreachable = false;
+  }
+
+  /** Everything is let go; the mapping of the window is used by the next host. */
+  end(): void {
+    if (this.daemon !== undefined) this.daemon.io.dead = true;
+    this.daemon = undefined;
+    this.memory.giveBack();
+  }
+}
+
+export function folderOf(nr: number): string {
+  return `/site${nr}/group`;
+}
+

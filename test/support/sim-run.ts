@@ -1,0 +1,447 @@
+/**
+ * A run from a seed: clients write, machines step in random order, things go wrong, and after each death and at
+ * random moments in between the promises are looked at. At the end everything is let heal, and then all must be
+ * everywhere.
+ */
+import { RepError } from '../../src/base/errors.js';
+import { SH } from '../../src/replog/shared.js';
+import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
+import type { SimDaemon } from './sim-daemon.js';
+import { Coverage, SimFaults, randomDeath, type Death } from './sim-faults.js';
+import { Broken, SimHost, type HostShape } from './sim-host.js';
+import { SimKill } from './sim-io.js';
+import { collect } from './sim-memory.js';
+import { Rng, hashText } from './sim-random.js';
+
+export interface RunOptions {
+  seed: number;
+  steps: number;
+  /** Stops earlier after so many milliseconds of real time. */
+  budgetMs?: number;
+}
+
+export interface RunResult {
+  seed: number;
+  ok: boolean;
+  /** Steps made. */
+  steps: number;
+  error: unknown;
+  trace: string[];
+  coverage: Coverage;
+  /** The same for the same seed and steps. */
+  digest: string;
+  records: number;
+  bytes: number;
+  calls: number;
+}
+
+const KIB64 = 64 * 1024;
+
+/** A group's shape from a seed: few small devices, one to three sites, a log that is soon full. */
+export function randomShape(rng: Rng): HostShape {
+  const devices = Array.from({ length: rng.between(1, 3) }, (_, nr) => ({ nr, sectors: rng.pick([512, 1024, 2048, 4096]) }));
+  return {
+    logBytes: 4 * 1024 * 1024,
+    windowRing: 1024 * 1024,
+    syncBytes: rng.pick([KIB64, 4 * KIB64, 1 << 20, 64 << 20]),
+    sites: Array.from({ length: rng.pick([0, 1, 1, 1, 2]) }, (_, i) => ({
+      nr: i + 1,
+      area: rng.pick([1 << 20, 2 << 20, 4 << 20]),
+      rpoMs: rng.pick([0, 10, 100]),
+    })),
+    client: {
+      devices,
+      largest: 512,
+      durableWrites: rng.chance(0.15),
+      depth: rng.pick([1, 4, 16]),
+      weights: {
+        write: 100,
+        discard: rng.pick([0, 3, 15]),
+        zeroes: rng.pick([0, 3, 15]),
+        flush: rng.pick([2, 10, 60]),
+        tag: rng.pick([0, 1, 5]),
+      },
+      dsync: rng.pick([0, 0.05, 0.3]),
+    },
+  };
+}
+
+export class SimRun {
+  readonly host: SimHost;
+  readonly coverage = new Coverage();
+  readonly faults: SimFaults;
+  step = 0;
+  private readonly rng: Rng;
+  private readonly checks: Rng;
+  private weights: Record<string, number> = {};
+  private moodUntil = 0;
+  private restless = 0;
+  private pace = 1;
+  /** No dice of its own: no deaths while starting, no moods. */
+  orderly = false;
+  private deaths = 0;
+  private digest = 0;
+
+  constructor(seed: number, shape?: HostShape) {
+    this.rng = new Rng(seed, 'run');
+    this.checks = new Rng(seed, 'checks');
+    this.host = new SimHost(seed, shape ?? randomShape(new Rng(seed, 'shape')));
+    this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
+    this.faults.peek = () => this.peek();
+    this.faults.peekRate = 1 / 300;
+    this.host.sawTornTail = () => this.coverage.hit('recovery cut a torn tail');
+  }
+
+  begin(): void {
+    this.host.create();
+    this.host.world.faults = this.faults;
+    this.restart();
+  }
+
+  get daemon(): SimDaemon {
+    return this.host.daemon!;
+  }
+
+  // --- one step ------------------------------------------------------------------------------------------
+
+  async next(): Promise<void> {
+    this.step++;
+    if (this.step >= this.moodUntil) this.changeMood();
+    const event = this.rng.weighted(EVENTS);
+    try {
+      if (event === 'machine') this.machine();
+      else this[event]();
+    } catch (error) {
+      if (!(error instanceof SimKill)) throw error;
+      this.died(error);
+    }
+    // A machine may have caught the kill: dead is dead.
+    if (this.host.daemon?.io.dead === true) this.died(new SimKill('noticed later'));
+    const { world, history } = this.host;
+    this.digest = hashText(`${this.digest} ${event} ${world.calls} ${history.tail} ${this.host.client.flushed}`);
+    if (this.deaths >= 64) {
+      this.deaths = 0;
+      await collect();
+    }
+  }
+
+  get fingerprint(): string {
+    return this.digest.toString(16);
+  }
+
+  private machine(): void {
+    const { rng, host } = this;
+    for (let n = rng.between(1, 8); n > 0; n--) {
+      this.daemon.step(rng.weighted(this.weights));
+      if (rng.chance(0.3)) host.clock.advance(rng.pick([0.05, 0.5, 2, 10]) * this.pace);
+    }
+  }
+
+  /** Who runs often and who starves, for a while. */
+  private changeMood(): void {
+    const { rng } = this;
+    this.moodUntil = this.step + rng.between(30, 300);
+    this.weights = Object.fromEntries(this.daemon.names.map((name) => [name, rng.pick([0.02, 0.5, 1, 1, 4])]));
+    this.weights['client'] = rng.pick([0, 1, 4, 16]);
+    this.restless = rng.pick([0, 0.02, 0.2]);
+    this.daemon.restless = this.restless;
+    this.pace = rng.pick([0.1, 1, 20]);
+    this.faults.shortRate = rng.chance(0.2) ? 0.02 : 0;
+    if (!rng.chance(0.3)) this.heal();
+  }
+
+  /** The operator puts right what is wrong. */
+  private heal(): void {
+    const { host, faults } = this;
+    faults.episode = undefined;
+    for (const [nr, disk] of host.siteDisks) if (disk.unreachable) host.plugIn(nr);
+    if (host.daemon === undefined) return;
+    const { shared, shippers } = host.daemon;
+    if (shared.load(SH.LOG_ERROR) !== 0) shared.bump(SH.LOG_RETRY);
+    if (shared.load(SH.LOCAL_ERROR) !== 0) shared.bump(SH.LOCAL_RETRY);
+    for (const nr of [...host.paused]) {
+      host.note(`site ${nr} is resumed`);
+      host.paused.delete(nr);
+      shippers.get(nr)!.resume();
+    }
+  }
+
+  private read(): void {
+    this.daemon.checkRead();
+    this.coverage.hit('check: read');
+  }
+
+  private site(): void {
+    const { host, checks } = this;
+    for (const { nr } of host.shape.sites) {
+      const how = checks.chance(0.8) ? 'crash' : 'live';
+      const found = checkSite(host, nr, checks, how);
+      if (found !== undefined) this.coverage.hit(`check: site (${how}${found.staged > 0 ? ', stage replayed' : ''})`);
+    }
+  }
+
+  private crashImage(): void {
+    checkHost(this.host, this.checks);
+    this.coverage.hit('check: host (crash image)');
+  }
+
+  /** In the middle of a call: what would be found, had everything died there? */
+  private peek(): void {
+    if (this.checks.chance(0.5)) this.crashImage();
+    else this.site();
+  }
+
+  private pause(): void {
+    const { host, rng } = this;
+    if (host.shape.sites.length === 0) return;
+    const { nr } = rng.pick(host.shape.sites);
+    if (host.paused.has(nr)) return;
+    host.note(`site ${nr} is paused`);
+    host.paused.add(nr);
+    this.daemon.shippers.get(nr)!.pause();
+    this.coverage.hit('pause');
+  }
+
+  private siteDeath(): void {
+    const { host, rng } = this;
+    if (host.shape.sites.length === 0) return;
+    const { nr } = rng.pick(host.shape.sites);
+    host.killSite(nr, { flips: rng.chance(0.2) ? 0.02 : 0 });
+    this.coverage.hit('death: site');
+  }
+
+  private unplug(): void {
+    const { host, rng } = this;
+    if (host.shape.sites.length === 0) return;
+    host.siteDisks.get(rng.pick(host.shape.sites).nr)!.unreachable = true;
+    this.coverage.hit('site unreachable');
+  }
+
+  private episode(): void {
+    this.faults.episode = SimFaults.randomEpisode(this.rng);
+  }
+
+  private arm(): void {
+    const { rng, faults, host } = this;
+    if (faults.kill !== undefined) return;
+    const death = randomDeath(rng);
+    faults.kill = { at: host.world.calls + rng.between(1, rng.pick([3, 30])), when: rng.pick(['before', 'during', 'after']), death };
+  }
+
+  private wallBack(): void {
+    this.host.clock.stepWall(-this.rng.between(1, 100_000_000));
+    this.coverage.hit('wall clock set back');
+  }
+
+  private sleep(): void {
+    this.host.clock.advance(this.rng.pick([100, 1000, 20_000]));
+  }
+
+  // --- deaths --------------------------------------------------------------------------------------------
+
+  died(kill: SimKill): void {
+    const { host, faults } = this;
+    const death = faults.kill?.death ?? 'daemon';
+    faults.kill = undefined;
+    host.note(kill.message);
+    this.coverage.hit(`death: ${death}`);
+    this.deaths++;
+    this.bury(death);
+    this.site();
+    this.restart();
+  }
+
+  private bury(death: Death): void {
+    const { host, rng } = this;
+    if (death === 'daemon') return host.killDaemon();
+    if (death === 'keeper') return host.killKeeper();
+    const flipped = host.killMachine({ flips: rng.chance(0.2) ? 0.02 : 0 });
+    if (flipped > 0) this.coverage.hit('bit flips in unsynced sectors', flipped);
+  }
+
+  /** Starts daemons until one lives. */
+  restart(): void {
+    const { host, faults, rng, coverage } = this;
+    host.world.between = undefined;
+    faults.shortRate = 0;
+    for (let tries = 0; ; tries++) {
+      faults.episode = undefined;
+      if (!this.orderly && tries < 4 && rng.chance(0.25)) {
+        const death = randomDeath(rng);
+        faults.kill = { at: host.world.calls + rng.between(1, 80), when: rng.pick(['before', 'during', 'after']), death };
+      }
+      coverage.hit(host.memory.window.ready ? 'start: adopts the window' : 'start: recovers the log');
+      if (host.start()) break;
+      const death = faults.kill?.death ?? 'daemon';
+      coverage.hit(`death: ${death}, while starting`);
+      this.deaths++;
+      faults.kill = undefined;
+      this.bury(death);
+    }
+    this.moodUntil = 0;
+  }
+
+  /** Closes cleanly and opens again: nothing is lost, no reign begins. */
+  reopen(): void {
+    this.settle();
+    this.closeClean();
+    this.coverage.hit('clean close');
+    this.restart();
+  }
+
+  private closeClean(): void {
+    const { host } = this;
+    try {
+      this.daemon.checkpointer.closeClean();
+    } catch (error) {
+      // Main hears now of a sync that had failed under the committer; it is told once.
+      if (!(error instanceof RepError)) throw error;
+      host.note(`closing: ${error.message}`);
+      this.daemon.checkpointer.closeClean();
+    }
+    this.calm();
+    // What is closed cleanly is on the disk, and needs neither window nor page cache.
+    host.killMachine({ style: 'none' });
+    host.closed = true;
+    host.client.flushed = host.history.tail;
+  }
+
+  /** Everything heals and nobody writes: soon all is durable, applied and confirmed everywhere. */
+  settle(): void {
+    const { host, rng } = this;
+    this.calm();
+    const { names } = this.daemon;
+    const machines = names.filter((name) => name !== 'client');
+    for (let i = 0; i < 40_000; i++) {
+      if (i % 64 === 0) this.heal();
+      if (host.client.blocked) this.daemon.step('client');
+      else if (this.settled()) return this.checkSettled();
+      this.daemon.step(rng.pick(machines));
+      host.clock.advance(rng.pick([0.5, 5, 50]));
+      if (i % 500 === 499) host.clock.advance(20_000);
+    }
+    throw new Broken(`everything was healed, and still it does not settle: ${this.state()}`);
+  }
+
+  /** Nothing new goes wrong; where all is scripted, the one kill stays armed. */
+  private calm(): void {
+    const { kill } = this.faults;
+    this.faults.clear();
+    if (this.orderly) this.faults.kill = kill;
+  }
+
+  private state(): string {
+    const { host, daemon } = this;
+    const sites = [...daemon.shippers].map(([nr, s]) => `site ${nr} ${s.state} at ${s.cursor.seq} (${s.reason})`);
+    const { committer } = daemon;
+    return [
+      `tail ${daemon.tail}, written ${committer.written}, durable ${committer.durable}, applied ${daemon.applied}`,
+      `images synced ${daemon.applier.synced.seq}, log error ${daemon.shared.load(SH.LOG_ERROR)}`,
+      `local error ${daemon.shared.load(SH.LOCAL_ERROR)}, outstanding ${host.client.outstanding}`,
+      ...sites,
+    ].join('; ');
+  }
+
+  private settled(): boolean {
+    const { host, daemon } = this;
+    const { tail } = host.history;
+    return (
+      host.client.outstanding === 0 &&
+      daemon.committer.durable === tail &&
+      daemon.applied === tail &&
+      daemon.applier.synced.seq === tail &&
+      [...daemon.shippers.values()].every((shipper) => shipper.cursor.seq === tail)
+    );
+  }
+
+  private checkSettled(): void {
+    const { host, checks } = this;
+    checkLocal(host, host.local.settledImage(), host.history.tail);
+    for (const { nr } of host.shape.sites) {
+      const found = checkSite(host, nr, checks, 'crash');
+      if (found?.seq !== host.history.tail)
+        throw new Broken(`site ${nr} has everything confirmed, and after its death it reaches ${found?.seq}, not ${host.history.tail}`);
+    }
+    this.coverage.hit('check: all settled');
+  }
+
+  /** The end of a run: all heals, all is everywhere; then the index is lost or set back, which must be noticed. */
+  end(): void {
+    try {
+      this.settle();
+      checkHost(this.host, this.checks);
+      this.loseIndex();
+      this.closeClean();
+      this.faults.clear();
+      if (!this.host.start()) throw new Error('killed without a fault');
+    } finally {
+      this.host.end();
+    }
+  }
+
+  private loseIndex(): void {
+    const { host, checks } = this;
+    for (let by = 1; by <= 4; by++) {
+      const older = host.store.copy();
+      if (!older.rollBack(by)) break;
+      checkIndexLoss(host, older);
+      this.coverage.hit('check: index set back');
+    }
+    const lost = host.store.copy();
+    lost.lose(checks);
+    checkIndexLoss(host, lost);
+    this.coverage.hit('check: index lost');
+  }
+}
+
+const EVENTS = {
+  machine: 900,
+  read: 40,
+  site: 6,
+  crashImage: 4,
+  pause: 2,
+  siteDeath: 2,
+  unplug: 2,
+  episode: 3,
+  arm: 6,
+  wallBack: 2,
+  sleep: 10,
+  reopen: 1,
+} as const;
+
+export async function runSeed({ seed, steps, budgetMs }: RunOptions): Promise<RunResult> {
+  const run = new SimRun(seed);
+  const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
+  let error: unknown;
+  try {
+    run.begin();
+    while (run.step < steps && performance.now() < until) await run.next();
+    run.end();
+  } catch (caught) {
+    error = caught;
+  }
+  const { host, coverage } = run;
+  const { counts } = host.client;
+  coverage.hit('requests blocked for want of room', counts.blocked);
+  coverage.hit('requests refused with an error', counts.failed);
+  coverage.hit('requests sent again', counts.resent);
+  for (const kind of ['write', 'discard', 'zeroes', 'flush', 'tag', 'dsync'] as const) coverage.hit(`request: ${kind}`, counts[kind]);
+  return {
+    seed,
+    ok: error === undefined,
+    steps: run.step,
+    error,
+    trace: host.world.trace.slice(-60),
+    coverage,
+    digest: run.fingerprint,
+    records: counts.write + counts.discard + counts.zeroes + counts.tag,
+    bytes: counts.bytes,
+    calls: host.world.calls,
+  };
+}
+
+export function failureText(result: RunResult): string {
+  const { error } = result;
+  const text = error instanceof Error ? (error instanceof Broken || error instanceof RepError ? `${error.name}: ${error.message}` : error.stack) : String(error);
+  return [`seed ${result.seed}, step ${result.steps}: ${text}`, '  what happened last:', ...result.trace.map((line) => `    ${line}`)].join('\n');
+}

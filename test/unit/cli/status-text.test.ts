@@ -1,0 +1,164 @@
+import assert from 'node:assert/strict';
+import { lagSentence, statusText, verdict } from '../../../src/cli/status-text.js';
+import type { SiteStatus, StatusJson } from '../../../src/control/status.js';
+import { GIB, MIB } from '../../../src/base/units.js';
+
+const SITE: SiteStatus = {
+  'peer-node-id': 1,
+  name: 'site1',
+  type: 'blockdev',
+  address: '/state/site1',
+  policy: 'async',
+  'rpo-ms': 100,
+  state: 'connected',
+  reason: null,
+  paused: false,
+  'needs-full-resync': false,
+  'cursor-seq': 12,
+  'cursor-position': 8192,
+  'lag-seconds': 0,
+  'lag-bytes': 0,
+  'lag-writes': 0,
+  'recoverable-to': '2026-11-20T07:00:00.000Z',
+  peer_devices: [{ volume: 0, 'peer-disk-state': 'UpToDate' }],
+};
+
+function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}): StatusJson {
+  return {
+    name: 'default',
+    mountpoint: '/mnt/rep',
+    role: 'Primary',
+    suspended: false,
+    'suspended-reason': null,
+    'write-ordering': 'group',
+    durability: 'flush',
+    version: '0.1.0',
+    pids: { keeper: 10, daemon: 11 },
+    generation: 1,
+    'uptime-seconds': 240,
+    'resend-support': true,
+    reign: 1,
+    'reign-id': '00'.repeat(16),
+    log: {
+      path: '/state/replog',
+      state: 'ok',
+      size: GIB,
+      used: 100 * MIB,
+      'segment-size': 16 * MIB,
+      'durable-position': 0,
+      'head-position': 0,
+      'durable-seq': 12,
+      'held-by': 'site 1',
+      'bytes-per-second': MIB,
+      'minutes-covered': 17,
+    },
+    window: {
+      ...{ size: 64 * MIB, used: 0, slots: 1024, 'slots-used': 0, parked: 0 },
+      ...{ 'next-seq': 12, 'durable-seq': 12, 'applied-seq': 12, 'head-seq': 12 },
+    },
+    recovery: { how: 'clean', at: '', records: 0, bytes: 0, milliseconds: 0 },
+    devices: [{ volume: 0, name: 'disk0', size: GIB, local: '/state/images/disk0', 'disk-state': 'UpToDate' }],
+    connections: [{ ...SITE, ...site }],
+    failures: [],
+    ...change,
+  } as StatusJson;
+}
+
+describe('cli/status-text', () => {
+  it('statusText prints a healthy group', () => {
+    assert.equal(
+      statusText(status()),
+      `default role:Primary suspended:no durability:flush
+  mounted on /mnt/rep, up 4 min, keeper 10, daemon 11
+  disk0 disk:UpToDate size:1GiB local:/state/images/disk0
+  site1 connection:Connected replication:Established policy:async blockdev:/state/site1
+    disk0 peer-disk:UpToDate
+    lag: none; recoverable to 2026-11-20T07:00:00.000Z
+  log:ok fill:9% (100MiB of 1GiB), covers 17 min at 1MiB/s, head held by site 1`,
+    );
+  });
+
+  it('statusText says what is wrong', () => {
+    const text = statusText(
+      status(
+        {
+          suspended: true,
+          'suspended-reason': 'the log cannot be written (EIO); replace the disk',
+          generation: 3,
+          failures: [{ at: '2026-11-20T07:00:00.000Z', what: 'daemon 9 killed' }],
+        },
+        { state: 'failed', reason: '/state/site1: gone', 'lag-seconds': 75, 'lag-bytes': 4096, 'lag-writes': 1 },
+      ),
+    );
+    for (const line of [
+      'default role:Primary suspended:yes durability:flush',
+      '  mounted on /mnt/rep, up 4 min, keeper 10, daemon 11 (restarted 2 times)',
+      '  suspended: the log cannot be written (EIO); replace the disk',
+      '  site1 connection:Connecting replication:Off policy:async blockdev:/state/site1',
+      '    lag: 75 s, 4KiB in 1 write; recoverable to 2026-11-20T07:00:00.000Z',
+      '    failed: /state/site1: gone',
+      '    2026-11-20T07:00:00.000Z daemon 9 killed',
+    ])
+      assert.ok(text.split('\n').includes(line), `${line}\nin\n${text}`);
+  });
+
+  const log = status().log;
+  const VERDICTS: { name: string; change?: Partial<StatusJson>; site?: Partial<SiteStatus>; line: string }[] = [
+    { name: 'all is well', line: '0 OK reptool default: site1 connected' },
+    { name: 'there is no site', change: { connections: [] }, line: '0 OK reptool default: no site' },
+    {
+      name: 'a site is a moment behind',
+      site: { state: 'behind', 'lag-seconds': 5 },
+      line: '0 OK reptool default: site1 behind',
+    },
+    {
+      name: 'a site is far behind',
+      site: { state: 'behind', 'lag-seconds': 300 },
+      line: '1 WARNING reptool default: site1 is 5 min behind',
+    },
+    { name: 'a site is paused', site: { state: 'paused' }, line: '1 WARNING reptool default: site1 paused' },
+    {
+      name: 'the keeper is gone',
+      change: { pids: { keeper: null, daemon: 11 } },
+      line: '1 WARNING reptool default: no keeper',
+    },
+    {
+      name: 'the log is nearly full',
+      change: { log: { ...log, used: 0.9 * GIB } },
+      line: '1 WARNING reptool default: log 90% full, held by site 1',
+    },
+    {
+      name: 'the log is full',
+      change: { log: { ...log, used: GIB, state: 'full' } },
+      line: '2 CRITICAL reptool default: log full, held by site 1',
+    },
+    {
+      name: 'a site failed',
+      site: { state: 'failed', reason: 'gone' },
+      line: '2 CRITICAL reptool default: site1 failed: gone',
+    },
+    {
+      name: 'writes are suspended',
+      change: { suspended: true, 'suspended-reason': 'disk full' },
+      line: '2 CRITICAL reptool default: suspended: disk full',
+    },
+    {
+      name: 'a site needs everything anew',
+      site: { 'needs-full-resync': true },
+      line: '2 CRITICAL reptool default: site1 needs a full resynchronisation',
+    },
+  ];
+  for (const { name, change, site, line } of VERDICTS) {
+    it(`verdict when ${name}`, () => {
+      const said = verdict(status(change, site));
+      assert.equal(`${said.status} ${said.line}`, line);
+    });
+  }
+
+  it('lagSentence says how far a site is', () => {
+    const behind = status({}, { state: 'paused', 'lag-seconds': 12, 'lag-bytes': 8192, 'lag-writes': 2 });
+    assert.equal(lagSentence(behind), 'site1 is 12 s and 8KiB behind (paused)');
+    assert.equal(lagSentence(status(), 1), 'site1 has confirmed everything (connected)');
+    assert.equal(lagSentence(status(), 2), '');
+  });
+});

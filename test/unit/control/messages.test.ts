@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { ERRNO, RepError } from '../../../src/base/errors.js';
+import { MessageBoard, runMessage, splitMessage, type MessageHost } from '../../../src/control/messages.js';
+import { formatReply, parseReply } from '../../../src/control/replies.js';
+
+class FakeHost implements MessageHost {
+  calls: string[] = [];
+  sites = (): number[] => [1, 7];
+  devices = (): string[] => ['disk0', 'wa'];
+  async setPaused(site: number, paused: boolean): Promise<string> {
+    this.calls.push(`setPaused ${site} ${paused}`);
+    return 'done';
+  }
+  async tag(name: string, resent: boolean): Promise<string> {
+    this.calls.push(`tag ${name}${resent ? ' again' : ''}`);
+    return 'seq 42';
+  }
+  async resume(): Promise<string> {
+    this.calls.push('resume');
+    return 'nothing was suspended';
+  }
+  wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string> {
+    this.calls.push(`wait ${sites.join(',')} ${timeoutMs}`);
+    return new Promise((resolve, reject) => {
+      if (timeoutMs === 0) return reject(new RepError('ETIMEDOUT', 'not confirmed; see status'));
+      stop.addEventListener('abort', () => reject(new RepError('EINTR', 'interrupted')));
+      if (timeoutMs !== 999) resolve('confirmed');
+    });
+  }
+}
+
+describe('control/messages', () => {
+  const run = (text: string, host: MessageHost): Promise<string> =>
+    runMessage(splitMessage(text), host, { resent: false, stop: new AbortController().signal });
+
+  const fine: { text: string; call: string }[] = [
+    { text: 'site 1 pause\n', call: 'setPaused 1 true' },
+    { text: 'site 7 resume', call: 'setPaused 7 false' },
+    { text: '  s   7\tres ', call: 'setPaused 7 false' },
+    { text: 'tag before-upgrade', call: 'tag before-upgrade' },
+    { text: 't x', call: 'tag x' },
+    { text: 'resume', call: 'resume' },
+    { text: 'resume all', call: 'resume' },
+    { text: 'wait', call: 'wait 1,7 60000' },
+    { text: 'wait 7', call: 'wait 7 60000' },
+    { text: 'wait 7 5', call: 'wait 7 5000' },
+    { text: 'wait 500ms', call: 'wait 1,7 500' },
+    { text: 'wait 1 2m', call: 'wait 1 120000' },
+  ];
+  for (const { text, call } of fine) {
+    it(`runMessage understands ${JSON.stringify(text)}`, async () => {
+      const host = new FakeHost();
+      await run(text, host);
+      assert.deepEqual(host.calls, [call]);
+    });
+  }
+
+  const wrong: { text: string; errno: string; message: RegExp }[] = [
+    { text: '', errno: 'EINVAL', message: /an empty message: not understood; write one of: site NR/ },
+    { text: 'site 1 pause\nsite 7 pause\n', errno: 'EINVAL', message: /2 messages in one write/ },
+    { text: 'tag \0', errno: 'EINVAL', message: /unprintable/ },
+    { text: 'explode', errno: 'EINVAL', message: /explode: not understood; known are site NR/ },
+    { text: 'site', errno: 'EINVAL', message: /a site is named by its number/ },
+    { text: 'site one pause', errno: 'EINVAL', message: /a site is named by its number/ },
+    { text: 'site 1', errno: 'EINVAL', message: /write: site NR pause\|resume/ },
+    { text: 'site 1 pause now', errno: 'EINVAL', message: /write: site NR/ },
+    { text: 'site 1 stop', errno: 'EINVAL', message: /write: site NR/ },
+    { text: 'site 0 pause', errno: 'EINVAL', message: /slink 0 is the local site/ },
+    { text: 'site 9 pause', errno: 'ENOENT', message: /site 9: no such site; there is 1, 7/ },
+    { text: 'wait 9', errno: 'ENOENT', message: /site 9: no such site/ },
+    { text: 'wait soon', errno: 'EINVAL', message: /write: wait \[NR\] \[TIMEOUT\]/ },
+    { text: 'wait 1 2 3', errno: 'EINVAL', message: /write: wait/ },
+    { text: 'wait 1 0ms', errno: 'ETIMEDOUT', message: /see status/ },
+    { text: 'tag', errno: 'EINVAL', message: /write: tag NAME/ },
+    { text: 'tag a b', errno: 'EINVAL', message: /write: tag NAME/ },
+    { text: `tag ${'x'.repeat(200)}`, errno: 'EINVAL', message: /at most 128 bytes/ },
+    { text: 'resume 1', errno: 'EINVAL', message: /write: resume/ },
+    { text: 'disk0 lookup 12', errno: 'EINVAL', message: /devices take no messages/ },
+    { text: 'wa', errno: 'EINVAL', message: /devices take no messages/ },
+    { text: 'disk9 lookup 12', errno: 'ENODEV', message: /disk9: no such device; "reptool device list"/ },
+  ];
+  for (const { text, errno, message } of wrong) {
+    it(`submit answers ${JSON.stringify(text.slice(0, 30))} with ${errno} and a sentence`, async () => {
+      const host = new FakeHost();
+      const board = new MessageBoard(() => host, () => 0);
+      const reply = await board.submit(text, { resent: false, stop: new AbortController().signal });
+      assert.equal(reply.errno, ERRNO[errno as keyof typeof ERRNO]);
+      assert.match(reply.text, message);
+      assert.match(board.text(), new RegExp(`^1\\t1970-01-01T00:00:00.000Z\\t${errno}\\t`));
+    });
+  }
+
+  it('submit ends a waiting message with EINTR when it is stopped', async () => {
+    const board = new MessageBoard(() => new FakeHost());
+    const stop = new AbortController();
+    const reply = board.submit('wait 1 999ms', { resent: false, stop: stop.signal });
+    stop.abort();
+    assert.equal((await reply).errno, ERRNO.EINTR);
+  });
+
+  it('MessageBoard keeps the newest replies only, newest last', async () => {
+    const board = new MessageBoard(() => new FakeHost(), () => 0, 3);
+    for (const name of ['a', 'b', 'c', 'd']) await board.submit(`tag ${name}`, { resent: false, stop: new AbortController().signal });
+    assert.deepEqual(
+      board.replies.map((r) => `${r.nr} ${r.message} ${r.text}`),
+      ['2 tag b seq 42', '3 tag c seq 42', '4 tag d seq 42'],
+    );
+  });
+
+  it('parseReply reads what formatReply writes', () => {
+    for (const errno of [0, ERRNO.EINVAL, ERRNO.ETIMEDOUT, 77]) {
+      const reply = { nr: 3, at: '2026-11-20T06:00:00.000Z', errno, message: 'tag a', text: 'a sentence; do this' };
+      assert.deepEqual(parseReply(formatReply(reply).trimEnd()), reply);
+    }
+    assert.equal(parseReply('nonsense'), undefined);
+    assert.equal(parseReply(''), undefined);
+  });
+});

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { defaultConfig } from '../../../src/control/config.js';
+import { buildStatus, type GroupFacts, type SiteFacts } from '../../../src/control/facts.js';
+import { statusLines } from '../../../src/control/status-lines.js';
+import { tableLines } from '../../../src/control/table.js';
+
+const NOW = Date.UTC(2026, 10, 20, 6, 0, 0);
+const MIB = 1024 * 1024;
+
+function facts(change: Partial<GroupFacts> = {}): GroupFacts {
+  const config = defaultConfig('/var/lib/reptool/default', '00'.repeat(16));
+  const site: SiteFacts = {
+    config: config.sites[0]!,
+    state: 'connected',
+    reason: '',
+    paused: false,
+    needsFullResync: false,
+    cursor: { pos: 40960, seq: 89, chainLo: 0, chainHi: 0, time: (NOW - 5000) * 1000 },
+    oldestUs: (NOW - 2500) * 1000,
+  };
+  return {
+    config,
+    version: '0.1.0',
+    mountpoint: '/mnt/rep',
+    keeper: 10,
+    daemon: 11,
+    generation: 2,
+    bornMs: NOW - 60_000,
+    nowMs: NOW,
+    resend: true,
+    reign: 3,
+    reignId: 'ab'.repeat(16),
+    window: {
+      slots: 32768,
+      ring: 64 * MIB,
+      used: 8192,
+      unapplied: 4096,
+      undurable: 512,
+      tail: 101,
+      head: 90,
+      durable: 100,
+      applied: 99,
+      parked: 0,
+    },
+    log: {
+      ring: 1000 * MIB,
+      segment: 16 * MIB,
+      durablePos: 81920,
+      headPos: 40960,
+      error: 0,
+      full: false,
+      holder: 1,
+      bytesPerSecond: MIB,
+    },
+    localError: 0,
+    localFile: '',
+    recovery: { how: 'clean', at: '2026-11-20T05:59:00.000Z', records: 0, bytes: 0, milliseconds: 3 },
+    sites: [site],
+    failures: [],
+    ...change,
+  };
+}
+
+const withSite = (change: Partial<SiteFacts>): GroupFacts => {
+  const f = facts();
+  return { ...f, sites: [{ ...f.sites[0]!, ...change }] };
+};
+
+describe('control/status', () => {
+  it('statusLines prints one line per target in the grammar of dm-replicator', () => {
+    assert.equal(
+      statusLines(facts()),
+      '0 1 replicator A,2,8 A,12,81 14/89/2048000 80 160 2047919 ok 1\n' +
+        '0 2097152 replicator-dev default 0 A,- A,256/256\n',
+    );
+  });
+
+  const linesCases: { name: string; facts: GroupFacts; line: RegExp }[] = [
+    { name: 'S for durability=write', facts: { ...facts(), config: { ...facts().config, durability: 'write' } }, line: /^0 1 replicator S,2,8 / },
+    { name: 'a full log and its holder', facts: { ...facts(), log: { ...facts().log, full: true } }, line: / full 1$/m },
+    { name: 'a log in error', facts: { ...facts(), log: { ...facts().log, error: 28 } }, line: / error 1$/m },
+    { name: 'nobody who holds the head', facts: { ...facts(), log: { ...facts().log, holder: undefined } }, line: / ok -$/m },
+    { name: 'a failed site', facts: withSite({ state: 'failed' }), line: /replicator-dev default 0 A,- W,256\/256$/m },
+    { name: 'a site that needs a resync', facts: withSite({ needsFullResync: true }), line: / A,- A,0\/256$/m },
+    { name: 'failed local images', facts: facts({ localError: 5 }), line: /replicator-dev default 0 W,- /m },
+  ];
+  for (const { name, facts: f, line } of linesCases) it(`statusLines shows ${name}`, () => assert.match(statusLines(f), line));
+
+  it('statusLines names a device whose name its number does not tell', () => {
+    const f = facts();
+    f.config.devices.push({ nr: 4, name: 'base', size: 5 * MIB, local: '/i' });
+    assert.match(statusLines(f), /^base: 0 10240 replicator-dev default 4 A,- A,2\/2$/m);
+  });
+
+  it('buildStatus tells lag in seconds, bytes and writes', () => {
+    const [site] = buildStatus(facts()).connections;
+    assert.equal(site!['lag-seconds'], 2.5);
+    assert.equal(site!['lag-bytes'], 40960 + 512);
+    assert.equal(site!['lag-writes'], 12);
+    assert.equal(site!['recoverable-to'], '2026-11-20T05:59:55.000Z');
+    assert.deepEqual(site!.peer_devices, [{ volume: 0, 'peer-disk-state': 'Consistent' }]);
+  });
+
+  it('buildStatus tells no lag where the site has all', () => {
+    const f = withSite({ cursor: { pos: 81920, seq: 101, chainLo: 0, chainHi: 0, time: NOW * 1000 }, oldestUs: 0 });
+    const [site] = buildStatus(f).connections;
+    assert.equal(site!['lag-seconds'], 0);
+    assert.equal(site!['lag-bytes'], 0);
+    assert.equal(site!.peer_devices[0]!['peer-disk-state'], 'UpToDate');
+  });
+
+  it('buildStatus calls a site that needs a resync Inconsistent and recoverable to nowhere', () => {
+    const [site] = buildStatus(withSite({ needsFullResync: true, state: 'failed', reason: 'gone' })).connections;
+    assert.equal(site!.peer_devices[0]!['peer-disk-state'], 'Inconsistent');
+    assert.equal(site!['recoverable-to'], null);
+    assert.equal(site!.reason, 'gone');
+  });
+
+  it('buildStatus says what is suspended and what to do', () => {
+    const status = buildStatus({ ...facts(), log: { ...facts().log, error: 28 } });
+    assert.equal(status.suspended, true);
+    assert.match(status['suspended-reason']!, /replog: writing the log failed: no space left.*; repair it, then write "resume"/);
+    assert.equal(status.log.state, 'error');
+    assert.equal(buildStatus(facts())['suspended-reason'], null);
+  });
+
+  it('buildStatus tells how long the ring lasts, who holds it, and nothing of that when idle', () => {
+    assert.equal(buildStatus(facts()).log['minutes-covered'], 16.67);
+    assert.equal(buildStatus(facts()).log['held-by'], 'site 1');
+    const idle = buildStatus({ ...facts(), log: { ...facts().log, bytesPerSecond: 0, holder: undefined } });
+    assert.equal(idle.log['minutes-covered'], null);
+    assert.equal(idle.log['held-by'], null);
+    assert.deepEqual(idle.pids, { keeper: 10, daemon: 11 });
+  });
+
+  it('tableLines prints lines that open what there is', () => {
+    const { config } = facts();
+    config.devices.push({ nr: 1, name: 'my', size: MIB, local: '/a b/my' });
+    assert.equal(
+      tableLines(config),
+      '0 1 replicator ringbuffer 4 /var/lib/reptool/default/replog 0 open 2097152 blockdev 2 0 asynchronous blockdev 2 1 asynchronous\n' +
+        '0 2097152 replicator-dev default 0 0 1 /var/lib/reptool/default/images/disk0 nolog 0 1 1 /var/lib/reptool/default/site1/disk0.img nolog 0\n' +
+        'my: 0 2048 replicator-dev default 1 0 1 /a\\ b/my nolog 0 1 1 /var/lib/reptool/default/site1/my.img nolog 0\n',
+    );
+  });
+});

@@ -1,0 +1,218 @@
+import assert from 'node:assert/strict';
+import { RepError } from '../../../src/base/errors.js';
+import { realIo } from '../../../src/base/io.js';
+import { Checkpointer } from '../../../src/replog/checkpointer.js';
+import { recover } from '../../../src/replog/recovery.js';
+import { W } from '../../../src/replog/window.js';
+import { FaultIo } from '../../support/fault-io.js';
+import { MemIndex, Rig, cleanUp, link, newLog, openLog } from './rig.js';
+
+interface Set {
+  io: FaultIo;
+  rig: Rig;
+  index: MemIndex;
+  failures: string[];
+  checkpointer: Checkpointer;
+}
+
+function set(records = 6): Set {
+  const io = new FaultIo(realIo);
+  const rig = new Rig({ io, log: newLog({ io }) });
+  for (let i = 0; i < records; i++) {
+    rig.write(5000);
+    rig.settle();
+  }
+  rig.log.writeSuper({ clean: false, reign: 1 }, rig.clock);
+  io.calls.length = 0;
+  const index = new MemIndex();
+  const failures: string[] = [];
+  const { log, window, shared, clock } = rig;
+  const events = { checkpointFailed: (reason: Error) => void failures.push(reason.message) };
+  const checkpointer = new Checkpointer({ log, index, window, shared, clock, events });
+  return { io, rig, index, failures, checkpointer };
+}
+
+const at = (rig: Rig, seq: number): ReturnType<Rig['window']['placeBefore']> => rig.window.placeBefore(seq);
+
+describe('Checkpointer', () => {
+  afterEach(cleanUp);
+
+  it('waits for its interval, unless it is asked', () => {
+    const { rig, index, checkpointer } = set();
+    assert.equal(checkpointer.step(), 1000);
+    checkpointer.noteApplied(at(rig, 3));
+    checkpointer.step();
+    assert.equal(index.generation, 1);
+    checkpointer.noteApplied(at(rig, 4));
+    rig.clock.ms += 400;
+    assert.equal(checkpointer.step(), 600);
+    assert.equal(index.generation, 1);
+    checkpointer.ask();
+    checkpointer.step();
+    assert.equal(index.generation, 2);
+    rig.clock.ms += 5000;
+    checkpointer.step();
+    assert.equal(index.generation, 2, 'nothing new, nothing written');
+  });
+
+  it('does not wait where a sixteenth of the ring would come free', () => {
+    const { rig, index, checkpointer } = set(2);
+    checkpointer.noteApplied(at(rig, 2));
+    checkpointer.step();
+    for (let i = 0; i < 2; i++) {
+      rig.write(200_000);
+      rig.settle();
+    }
+    checkpointer.noteApplied(at(rig, rig.durable));
+    checkpointer.step();
+    assert.equal(index.generation, 2);
+  });
+
+  it('keeps the log from the oldest of checkpoint and cursors', () => {
+    const { rig, checkpointer } = set();
+    checkpointer.noteApplied(at(rig, 6));
+    checkpointer.noteLink(link(1, at(rig, 3)));
+    checkpointer.noteLink(link(2, at(rig, 5)));
+    checkpointer.ask();
+    checkpointer.step();
+    assert.equal(rig.shared.logHead, at(rig, 3).pos);
+    assert.deepEqual(rig.log.super.head, { pos: at(rig, 3).pos, seq: 3 });
+    assert.deepEqual(checkpointer.holder(), { nr: 1, bytes: at(rig, 7).pos - at(rig, 3).pos });
+
+    checkpointer.noteLink(link(1, at(rig, 3)), false);
+    checkpointer.ask();
+    checkpointer.step();
+    assert.equal(rig.shared.logHead, at(rig, 5).pos);
+    checkpointer.dropLink(2);
+    checkpointer.ask();
+    checkpointer.step();
+    assert.equal(rig.shared.logHead, at(rig, 6).pos);
+    assert.equal(checkpointer.holder().nr, 0);
+  });
+
+  it('refuses a link that wants what the log no longer holds', () => {
+    const { rig, checkpointer } = set();
+    checkpointer.noteApplied(at(rig, 6));
+    checkpointer.ask();
+    checkpointer.step();
+    assert.throws(() => checkpointer.noteLink(link(1, at(rig, 2))), /no longer holds; it needs a resync/);
+    checkpointer.noteLink(link(1, at(rig, 2), 'inconsistent'));
+  });
+
+  it('reports a failure once, tries again after the interval and then gives the space back', () => {
+    const { rig, index, failures, checkpointer } = set();
+    index.fail = new RepError('ENOSPC', 'index: commit failed');
+    checkpointer.noteApplied(at(rig, 6));
+    checkpointer.ask();
+    for (let i = 0; i < 5; i++) {
+      checkpointer.step();
+      rig.clock.ms += 1000;
+    }
+    assert.deepEqual(failures, ['index: commit failed']);
+    assert.equal(rig.shared.logHead, 0);
+    index.fail = undefined;
+    checkpointer.step();
+    assert.equal(rig.shared.logHead, at(rig, 6).pos);
+  });
+
+  it('closes cleanly: the next open needs no new reign', () => {
+    const { rig, index, checkpointer } = set();
+    checkpointer.noteApplied(at(rig, 4));
+    checkpointer.closeClean();
+    const log = openLog(rig.log.path);
+    assert.equal(log.super.clean, true);
+    assert.deepEqual(log.super.durable, { pos: at(rig, 7).pos, seq: 7 });
+    const recovered = recover(log, index);
+    assert.equal(recovered.newReign, false);
+    assert.equal(recovered.records, 3);
+  });
+
+  it('does not call a log clean that is not durable to its tail', () => {
+    const { rig, checkpointer } = set();
+    rig.write(512);
+    assert.throws(() => checkpointer.closeClean(), /EBUSY|not durable yet/);
+    assert.equal(rig.window.seqOf(W.TAIL, 7), 8);
+  });
+});
+
+describe('! Checkpointer order: index flushed, superblock durable, space reused', () => {
+  afterEach(cleanUp);
+
+  it('! index first, superblock second, head last', () => {
+    const { io, rig, index, checkpointer } = set();
+    const order: string[] = [];
+    const { shared } = rig;
+    index.onCommit = () => order.push(`index, superblock serial ${rig.log.super.serial}, head ${shared.logHead}`);
+    const sync = io.fdatasync;
+    io.fdatasync = (call, fd) => {
+      order.push(`${call}, index ${index.generation}, head ${shared.logHead}`);
+      return sync(call, fd);
+    };
+    checkpointer.noteApplied(at(rig, 6));
+    checkpointer.ask();
+    checkpointer.step();
+    assert.deepEqual(order, ['index, superblock serial 2, head 0', 'REPLOG:SUPER-SYNC, index 1, head 0']);
+    assert.equal(shared.logHead, at(rig, 6).pos);
+    assert.equal(rig.log.super.indexGeneration, 1);
+  });
+
+  it('! nothing moves where the index cannot be flushed', () => {
+    const { io, rig, index, checkpointer } = set();
+    const supers = io.count('REPLOG:SUPER');
+    index.fail = new RepError('EIO', 'index: commit failed');
+    checkpointer.noteApplied(at(rig, 6));
+    checkpointer.ask();
+    checkpointer.step();
+    assert.equal(io.count('REPLOG:SUPER'), supers);
+    assert.equal(rig.shared.logHead, 0);
+  });
+
+  for (const call of ['REPLOG:SUPER', 'REPLOG:SUPER-SYNC'])
+    it(`! no space is reused where ${call} fails between index and head`, () => {
+      const { io, rig, index, failures, checkpointer } = set();
+      io.arm({ call, nth: 1, errno: 5 });
+      checkpointer.noteApplied(at(rig, 6));
+      checkpointer.ask();
+      checkpointer.step();
+      assert.equal(index.generation, 1);
+      assert.equal(rig.shared.logHead, 0);
+      assert.equal(failures.length, 1);
+      rig.clock.ms += 1000;
+      checkpointer.step();
+      assert.equal(rig.shared.logHead, at(rig, 6).pos);
+    });
+
+  for (const [call, when] of [
+    ['REPLOG:SUPER', 'before'],
+    ['REPLOG:SUPER', 'after'],
+    ['REPLOG:SUPER-SYNC', 'before'],
+    ['REPLOG:SUPER-SYNC', 'after'],
+  ] as const)
+    it(`! a crash ${when} ${call} leaves a log that opens, with nothing overwritten`, () => {
+      const { io, rig, index, checkpointer } = set();
+      checkpointer.noteApplied(at(rig, 6));
+      checkpointer.noteLink(link(1, at(rig, 5)));
+      checkpointer.ask();
+      io.arm({ call, nth: 1, crash: when });
+      assert.throws(() => checkpointer.step(), /crash/);
+      assert.equal(rig.shared.logHead, 0);
+      const recovered = recover(openLog(rig.log.path), index);
+      assert.equal(recovered.indexLost, false);
+      assert.deepEqual(recovered.checkpoint, at(rig, 6));
+      assert.deepEqual(recovered.links.map((l) => [l.nr, l.cursor.seq, l.sync]), [[1, 5, 'in-order']]);
+      assert.equal(recovered.place.seq, 7);
+    });
+
+  it('! the first commit into an index that is not the right one says so of every link', () => {
+    const { rig, index } = set();
+    index.commit({ links: [link(1, at(rig, 3)), link(2, at(rig, 4))] });
+    rig.log.writeSuper({ indexGeneration: 9 }, rig.clock);
+    const { log, window, shared, clock } = rig;
+    const events = { checkpointFailed: () => assert.fail() };
+    const checkpointer = new Checkpointer({ log, index, window, shared, clock, events });
+    checkpointer.step();
+    assert.deepEqual(index.changes.at(-1)!.links!.map((l) => l.sync), ['inconsistent', 'inconsistent']);
+    assert.equal(log.super.indexGeneration, index.generation);
+    assert.ok(index.links().every((l) => l.sync === 'inconsistent'));
+  });
+});
