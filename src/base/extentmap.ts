@@ -82,7 +82,6 @@ export class ExtentMap {
   insert(start: number, end: number, value = 0): void {
     if (end <= start) return;
     this.remove(start, end);
-    let from = start;
     let to = end;
     // Behind the removal nothing lies in [start, end): a neighbour can only touch it, from either side.
     if (this.locate(end) && this.leaves[this.leafAt]!.start[this.slotAt] === end) {
@@ -95,13 +94,12 @@ export class ExtentMap {
     if (this.previous(start)) {
       const leaf = this.leaves[this.leafAt]!;
       if (leaf.end[this.slotAt] === start && leaf.value[this.slotAt] === value) {
-        from = leaf.start[this.slotAt]!;
         leaf.end[this.slotAt] = to;
         this.total += to - start;
         return;
       }
     }
-    this.putNew(from, to, value);
+    this.putNew(start, to, value);
   }
 
   /** Takes [start, end) out; ranges that reach beyond it keep what lies outside. */

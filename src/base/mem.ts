@@ -55,6 +55,11 @@ export class Mem {
     return new Mem(base, size);
   }
 
+  /** Memory that another thread of this process has mapped and keeps mapped. */
+  static at(addr: number, size: number): Mem {
+    return new Mem(addr, size);
+  }
+
   /** Gives the pages back; every view of them is invalid afterwards. */
   unmap(): void {
     sys.munmap(this.addr, this.size);

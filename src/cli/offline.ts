@@ -74,7 +74,7 @@ function checkText(report: check.CheckReport): string {
   const lines = [
     `${report.path}: ${report.problems.length === 0 ? 'sound' : 'DAMAGED'}, ${report.clean ? 'closed cleanly' : 'not closed'}`,
     `  records ${from.seq} to ${to.seq - 1} (${records} in ${plural(batches, 'batch', 'batches')}, ${formatSize(payloadBytes)})`,
-    `  known durable up to record ${durable.seq - 1}`,
+    durable.seq > 1 ? `  known durable up to record ${durable.seq - 1}` : '  nothing known durable yet',
   ];
   if (records === 0) lines[1] = `  no record is kept; the next one is ${to.seq}`;
   if (report.torn !== undefined)

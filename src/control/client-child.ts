@@ -13,7 +13,7 @@ export type ClientAnswer = { ok: true; text: string } | { ok: false; code: strin
 function readAll(fd: number): string {
   const parts: Buffer[] = [];
   const chunk = Buffer.alloc(65536);
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const n = fs.readSync(fd, chunk, 0, chunk.length, at);
     if (n === 0) return Buffer.concat(parts).toString('utf8');
     parts.push(Buffer.from(chunk.subarray(0, n)));

@@ -49,7 +49,10 @@ export function resolveMount(dir?: string, mounts: readonly MountedGroup[] = fin
   const wanted = path.resolve(dir);
   const named = mounts.find((m) => m.dir === wanted) ?? mounts.find((m) => m.dir === realPath(wanted));
   if (named !== undefined) return named;
-  const known = mounts.length === 0 ? 'none is' : `mounted ${mounts.length === 1 ? 'is' : 'are'} ${mounts.map((m) => m.dir).join(', ')}`;
+  const known =
+    mounts.length === 0
+      ? 'none is'
+      : `mounted ${mounts.length === 1 ? 'is' : 'are'} ${mounts.map((m) => m.dir).join(', ')}`;
   throw new RepError('ENOTCONN', `${wanted}: no group is mounted there (${known}); "reptool mount ${dir}" mounts one`, {
     exit: EXIT.UNREACHABLE,
   });

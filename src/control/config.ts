@@ -70,9 +70,7 @@ export function defaultConfig(dir: string, id: string, name: string = DEFAULT_GR
     log: { path: files.log, size: DEFAULT_LOG_SIZE },
     windowRing: DEFAULT_WINDOW_RING,
     devices: [{ nr: 0, name: 'disk0', size: DEFAULT_DEVICE_SIZE, local: path.join(files.images, 'disk0') }],
-    sites: [
-      { nr: 1, type: 'blockdev', address: path.join(dir, 'site1'), policy: 'async', rpoMs: DEFAULT_RPO_MS },
-    ],
+    sites: [{ nr: 1, type: 'blockdev', address: path.join(dir, 'site1'), policy: 'async', rpoMs: DEFAULT_RPO_MS }],
   };
 }
 

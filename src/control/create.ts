@@ -94,11 +94,15 @@ export async function createGroup(dir: string, config: GroupConfig, options: Cre
 
 function explain(error: unknown, dir: string, signal: AbortSignal | undefined): unknown {
   if (error instanceof RepError) return error;
-  if (signal?.aborted) return new RepError('EINTR', `${dir}: making the group was interrupted; nothing was left behind`);
+  if (signal?.aborted)
+    return new RepError('EINTR', `${dir}: making the group was interrupted; nothing was left behind`);
   const { code, errno } = error as NodeJS.ErrnoException;
   if (errno === undefined) return error;
   const name = code === 'EACCES' || code === 'ENOSPC' || code === 'EROFS' || code === 'EPERM' ? code : 'EIO';
-  const next = name === 'EACCES' || name === 'EPERM' ? 'run as its owner, or name another folder with --state' : 'make room, or name another folder';
+  const next =
+    name === 'EACCES' || name === 'EPERM'
+      ? 'run as its owner, or name another folder with --state'
+      : 'make room, or name another folder';
   return new RepError(name, `${dir}: the group cannot be made: ${errnoText(errno)}; ${next}`, { cause: error });
 }
 
@@ -114,7 +118,8 @@ function refuseExisting(files: GroupFiles, config: GroupConfig): void {
       if (path.join(files.dir, name) !== files.lock) fs.rmSync(path.join(files.dir, name), { recursive: true });
   }
   exists(files.index, 'the index');
-  if (fs.statSync(config.log.path, { throwIfNoEntry: false })?.isBlockDevice() !== true) exists(config.log.path, 'the log');
+  if (fs.statSync(config.log.path, { throwIfNoEntry: false })?.isBlockDevice() !== true)
+    exists(config.log.path, 'the log');
   for (const device of config.devices)
     if (fs.statSync(device.local, { throwIfNoEntry: false })?.isBlockDevice() !== true)
       exists(device.local, `the image of ${device.name}`);

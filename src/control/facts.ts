@@ -146,7 +146,13 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
   const lagBytes = behind === 0 ? 0 : Math.max(0, log.durablePos - cursor.pos) + window.undurable;
   const lagMs = behind === 0 || site.oldestUs === 0 ? 0 : Math.max(0, f.nowMs - site.oldestUs / 1000);
   const whole = !site.needsFullResync;
-  const disk = !whole ? 'Inconsistent' : site.state === 'failed' ? 'DUnknown' : behind === 0 ? 'UpToDate' : 'Consistent';
+  const disk = !whole
+    ? 'Inconsistent'
+    : site.state === 'failed'
+      ? 'DUnknown'
+      : behind === 0
+        ? 'UpToDate'
+        : 'Consistent';
   return {
     'peer-node-id': config.nr,
     name: `site${config.nr}`,

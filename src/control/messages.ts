@@ -38,7 +38,8 @@ export function splitMessage(text: string): string[] {
   if (lines.length === 0) throw invalid('an empty message', `write one of: ${USAGE}`);
   if (lines.length > 1) throw invalid(`${lines.length} messages in one write`, 'write them one by one');
   const line = lines[0]!;
-  if (/[\p{Cc}\ufffd]/u.test(line.replace(/\t/g, ' '))) throw invalid('a message with unprintable bytes', 'write plain text');
+  if (/[\p{Cc}\ufffd]/u.test(line.replace(/\t/g, ' ')))
+    throw invalid('a message with unprintable bytes', 'write plain text');
   return line.trim().split(/\s+/);
 }
 
@@ -63,8 +64,10 @@ export async function runMessage(
     }
     case 'tag': {
       const name = rest[0];
-      if (name === undefined || rest.length !== 1) throw invalid(words.join(' '), 'write: tag NAME, a name without blanks');
-      if (Buffer.byteLength(name) > MAX_TAG) throw invalid('tag', `a tag has at most ${MAX_TAG} bytes; choose a shorter name`);
+      if (name === undefined || rest.length !== 1)
+        throw invalid(words.join(' '), 'write: tag NAME, a name without blanks');
+      if (Buffer.byteLength(name) > MAX_TAG)
+        throw invalid('tag', `a tag has at most ${MAX_TAG} bytes; choose a shorter name`);
       return host.tag(name, options.resent);
     }
     case 'resume':
@@ -93,9 +96,11 @@ function waitArguments(rest: readonly string[], host: MessageHost): { sites: rea
 }
 
 function siteNumber(word: string | undefined, host: MessageHost): number {
-  if (word === undefined || !/^\d+$/.test(word)) throw invalid(`site ${word ?? ''}`.trim(), 'a site is named by its number');
+  if (word === undefined || !/^\d+$/.test(word))
+    throw invalid(`site ${word ?? ''}`.trim(), 'a site is named by its number');
   const nr = Number(word);
-  if (nr === 0) throw invalid('site 0', 'slink 0 is the local site and cannot be paused or waited for; name a site from 1');
+  if (nr === 0)
+    throw invalid('site 0', 'slink 0 is the local site and cannot be paused or waited for; name a site from 1');
   if (!host.sites().includes(nr)) {
     const known = host.sites().join(', ');
     throw new RepError('ENOENT', `site ${nr}: no such site; ${known === '' ? 'there are none' : `there is ${known}`}`);

@@ -35,7 +35,10 @@ export function stateRoot(env: NodeJS.ProcessEnv = process.env, uid = process.ge
   if (env['REPTOOL_STATE']) return path.resolve(env['REPTOOL_STATE']);
   if (uid === 0) return '/var/lib/reptool';
   const base = env['XDG_STATE_HOME'];
-  return path.join(base !== undefined && path.isAbsolute(base) ? base : path.join(os.homedir(), '.local/state'), 'reptool');
+  return path.join(
+    base !== undefined && path.isAbsolute(base) ? base : path.join(os.homedir(), '.local/state'),
+    'reptool',
+  );
 }
 
 /** The folder of group `name` under the state folder `root`. */

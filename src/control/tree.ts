@@ -59,7 +59,17 @@ import { SEEK_DATA, SEEK_HOLE } from '../base/sys.js';
 import { MAX_MESSAGE, type MessageBoard } from './messages.js';
 import type { EventLog } from './events.js';
 import type { MessageReply } from './replies.js';
-import { CTL_DIR, CTL_FILES, CTL_NODE, ROOT_NODE, ctlFileNode, ctlFileOf, deviceNode, deviceNrOf, type CtlFile } from './nodes.js';
+import {
+  CTL_DIR,
+  CTL_FILES,
+  CTL_NODE,
+  ROOT_NODE,
+  ctlFileNode,
+  ctlFileOf,
+  deviceNode,
+  deviceNrOf,
+  type CtlFile,
+} from './nodes.js';
 
 export interface TreeDevice {
   nr: number;
@@ -230,7 +240,8 @@ export class ControlTree {
     if ((valid & FATTR.SIZE) !== 0 && this.isFolder(node)) return -ERRNO.EISDIR;
     // O_TRUNC arrives as size 0 without a handle; for a disk, as for a control file, it means nothing.
     const size = getU64(view, SETATTR_SIZE);
-    if ((valid & FATTR.SIZE) !== 0 && size !== attr.size && (size !== 0 || (valid & FATTR.FH) !== 0)) return -ERRNO.EPERM;
+    if ((valid & FATTR.SIZE) !== 0 && size !== attr.size && (size !== 0 || (valid & FATTR.FH) !== 0))
+      return -ERRNO.EPERM;
     return this.answer(view, ATTR_OUT_BYTES, (v, at) => putAttrOut(v, at, 0, attr));
   }
 

@@ -10,7 +10,7 @@ import { ImageSet } from '../slink/images.js';
 import { post, runShell, type ApplyStart, type ShellWorkerData } from './shell.js';
 
 const data = workerData as ShellWorkerData;
-const window = Window.map(data.windowFd, data.windowRing);
+const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 
 runShell<ApplyStart>('reptool-apply', data, shared, (start) => {

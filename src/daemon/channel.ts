@@ -6,10 +6,7 @@ import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 
 export type ToKeeper =
-  | { type: 'ready' }
-  | { type: 'serving' }
-  | { type: 'refused'; errno: string; message: string }
-  | { type: 'closed' };
+  { type: 'ready' } | { type: 'serving' } | { type: 'refused'; errno: string; message: string } | { type: 'closed' };
 
 export type FromKeeper = { type: 'go'; keeper: number; generation: number } | { type: 'unmounted' };
 

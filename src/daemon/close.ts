@@ -7,7 +7,7 @@ import { SH } from '../replog/shared.js';
 import { W } from '../replog/window.js';
 import { RepError, errnoText } from '../base/errors.js';
 import { tailOf } from './gather.js';
-import type { Group } from './group.js';
+import type { Serving } from './parts.js';
 import { log, within } from './workers.js';
 
 const DATA_MS = 1500;
@@ -18,7 +18,7 @@ const SITE_MS = 2000;
 const LEAVE_MS = 2000;
 const LOOK_MS = 5;
 
-export async function closeGroup(group: Group): Promise<void> {
+export async function closeGroup(group: Serving): Promise<void> {
   const { threads, around, links, checkpointer, opened } = group;
   const { window, shared, channel } = around;
   shared.store(SH.CLOSING, 1);
@@ -48,14 +48,16 @@ export async function closeGroup(group: Group): Promise<void> {
     applied = now;
     return done || shared.load(SH.LOCAL_ERROR) !== 0 || performance.now() - since > APPLY_MS;
   });
-  if (!done) log(`the local images lack ${tail - applied} records or their sync; the next mount applies them from the log`);
+  if (!done)
+    log(`the local images lack ${tail - applied} records or their sync; the next mount applies them from the log`);
 
   const shipping = links.filter((link) => link.stale === '' && !link.paused && link.state !== 'failed');
   for (const link of shipping) link.thread.wake();
   const limit = performance.now() + SITE_MS;
   await until(() => shipping.every((link) => link.cursor.seq >= tail) || performance.now() > limit);
   for (const link of shipping) {
-    if (link.cursor.seq < tail) log(`site ${link.config.nr} lacks ${tail - link.cursor.seq} records; it gets them after the next mount`);
+    if (link.cursor.seq < tail)
+      log(`site ${link.config.nr} lacks ${tail - link.cursor.seq} records; it gets them after the next mount`);
   }
   const started = links.filter((link) => link.stale === '');
   for (const link of started) link.thread.post({ t: 'stop' });

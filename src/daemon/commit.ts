@@ -6,12 +6,12 @@ import { realIo } from '../base/io.js';
 import { OUT_HEADER, WRITE_OUT_BYTES, putHeader, putWriteOut } from '../fuse/proto.js';
 import { Committer } from '../replog/committer.js';
 import { LogFile } from '../replog/logfile.js';
-import { SH, Shared } from '../replog/shared.js';
+import { SH, Shared, type Bell } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { post, runShell, type CommitStart, type ShellWorkerData } from './shell.js';
 
 const data = workerData as ShellWorkerData;
-const window = Window.map(data.windowFd, data.windowRing);
+const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 
 const reply = Buffer.alloc(OUT_HEADER + WRITE_OUT_BYTES);
@@ -40,11 +40,17 @@ runShell<CommitStart>('reptool-commit', data, shared, (start) => {
       logError: (errno, call) => post({ t: 'logError', errno, call }),
       logHealed: () => post({ t: 'logHealed' }),
       segmentClosed: (segment) =>
-        post({ t: 'segment', segment }, [segment.headers.buffer as ArrayBuffer, segment.payloads.buffer as ArrayBuffer]),
+        post({ t: 'segment', segment }, [
+          segment.headers.buffer as ArrayBuffer,
+          segment.payloads.buffer as ArrayBuffer,
+        ]),
     },
   });
+  const news = new News(committer, start.links);
   return {
     machine: committer,
+    stepped: () => news.stepped(),
+    rest: (ms) => news.rest(ms),
     bell: shared.bell(SH.BELL_COMMIT),
     idle: () => committer.idle,
     finished: () => shared.load(SH.CLOSING) !== 0 && window.load(W.DURABLE) === window.load(W.TAIL),
@@ -55,3 +61,54 @@ runShell<CommitStart>('reptool-commit', data, shared, (start) => {
     },
   };
 });
+
+/** Durable records and payload that are worth waking applier and shippers for at once. */
+const RING_RECORDS = 256;
+const RING_BYTES = 512 * 1024;
+/** Fewer of them wait for company as long as the committer is kept busy, and so long when it is not. */
+const RING_MS = 2;
+
+/** Tells applier and shippers what is durable: lazily, since waking three threads costs more than a small write. */
+class News {
+  private readonly committer: Committer;
+  private readonly bells: Bell[];
+  private told: number;
+  private toldPos: number;
+  private rested = -1;
+
+  constructor(committer: Committer, links: number) {
+    this.committer = committer;
+    this.told = committer.durable;
+    this.toldPos = this.payloadPos();
+    this.bells = [shared.bell(SH.BELL_APPLY)];
+    for (let i = 0; i < links; i++) this.bells.push(shared.bell(SH.BELL_LINKS + 2 * i));
+  }
+
+  stepped(): void {
+    const { durable } = this.committer;
+    if (durable === this.told) return;
+    const many = durable - this.told >= RING_RECORDS || this.payloadPos() - this.toldPos >= RING_BYTES;
+    if (many || shared.load(SH.DATA_WAITS) !== 0 || shared.load(SH.CLOSING) !== 0) this.ring();
+  }
+
+  rest(ms: number): number {
+    const { durable } = this.committer;
+    if (durable === this.told) return ms;
+    if (durable === this.rested) {
+      this.ring();
+      return ms;
+    }
+    this.rested = durable;
+    return Math.min(ms, RING_MS);
+  }
+
+  private payloadPos(): number {
+    return window.payloadEnd(window.slotAt(this.committer.durable - 1));
+  }
+
+  private ring(): void {
+    this.told = this.committer.durable;
+    this.toldPos = this.payloadPos();
+    for (const bell of this.bells) bell.ring();
+  }
+}

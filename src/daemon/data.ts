@@ -26,7 +26,7 @@ const data = workerData as DataWorkerData;
 const port = parentPort!;
 sys.setThreadName('reptool-data');
 
-const window = Window.map(data.windowFd, data.windowRing);
+const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 const aio = new AioReader(COLD_READS, 1024 * 1024);
 const reply = new KernelReply(data.fuseFd);

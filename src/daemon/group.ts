@@ -10,39 +10,22 @@ import { MessageBoard } from '../control/messages.js';
 import { ControlTree } from '../control/tree.js';
 import { Checkpointer } from '../replog/checkpointer.js';
 import type { RecordType } from '../replog/format.js';
-import { SH, type Shared } from '../replog/shared.js';
-import { W, type Window } from '../replog/window.js';
-import type { Channel } from './channel.js';
+import { SH } from '../replog/shared.js';
+import { W } from '../replog/window.js';
 import { closeGroup } from './close.js';
 import { GroupHost } from './host.js';
 import { Indexer } from './indexer.js';
-import { holdsLog, linkFact, makeLink, type Link, type ShipThread } from './links.js';
+import { holdsLog, linkFact, makeLink, type Link } from './links.js';
 import type { OpenGroup } from './open.js';
-import type { ApplyStart, CommitStart, FromApply, FromCommit, FromShip, ToShell } from './shell.js';
-import type { FromData, ToData } from './threads.js';
+import type { Around, Serving, Threads } from './parts.js';
+import type { FromApply, FromCommit, FromShip } from './shell.js';
+import type { FromData } from './threads.js';
 import { View } from './view.js';
-import { broken, log, type Thread } from './workers.js';
-
-export interface Threads {
-  data: Thread<ToData, FromData>;
-  commit: Thread<CommitStart | ToShell, FromCommit>;
-  apply: Thread<ApplyStart | ToShell, FromApply>;
-  ships: ShipThread[];
-  /** Makes the thread of one more link. */
-  moreShips(place: number): ShipThread;
-}
-
-export interface Around {
-  window: Window;
-  shared: Shared;
-  channel: Channel;
-  /** Pid of the keeper at the other end of the channel, null once it is gone. */
-  keeper(): number | null;
-}
+import { broken, log } from './workers.js';
 
 const TICK_MS = 1000;
 
-export class Group {
+export class Group implements Serving {
   readonly opened: OpenGroup;
   readonly threads: Threads;
   readonly around: Around;
@@ -65,8 +48,7 @@ export class Group {
     this.around = around;
     const { window, shared } = around;
     this.links = opened.config.sites.map((site, i) => {
-      threads.ships[i] ??= threads.moreShips(i);
-      return makeLink(site, opened.links[i]!, threads.ships[i]!);
+      return makeLink(site, opened.links[i]!, (threads.ships[i] ??= threads.moreShips(i)));
     });
     const checkpointer = new Checkpointer({
       ...{ log: opened.log, index: opened.index, window, shared, clock: realClock },
@@ -106,7 +88,7 @@ export class Group {
       this.begun(threads.apply, (m) => this.fromApply(m)),
       new Promise<void>((resolve) => (threads.data.onMessage = (m) => this.fromData(m, resolve))),
     ];
-    threads.commit.post({ t: 'start', logPath: group.log.path });
+    threads.commit.post({ t: 'start', logPath: group.log.path, links: this.links.length });
     threads.apply.post({
       t: 'start',
       logPath: group.log.path,
@@ -339,4 +321,3 @@ export class Group {
     void closeGroup(this).catch((error: unknown) => broken('closing', error));
   }
 }
-

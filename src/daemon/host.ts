@@ -100,7 +100,10 @@ export class GroupHost implements MessageHost {
     if (log !== 0) throw this.logFailed(log);
     const local = shared.load(SH.LOCAL_ERROR);
     if (local !== 0)
-      throw new RepError('EIO', `${this.p.localFile()}: still failing: ${errnoText(local)}; repair it, then resume again`);
+      throw new RepError(
+        'EIO',
+        `${this.p.localFile()}: still failing: ${errnoText(local)}; repair it, then resume again`,
+      );
     const done = [
       hadLog ? 'the log goes on' : '',
       hadLocal ? 'the local images go on' : '',
@@ -153,7 +156,9 @@ export class GroupHost implements MessageHost {
         const why = link.reason === '' ? link.state : `${link.state}: ${link.reason}`;
         return `site ${link.config.nr} lacks ${tail - link.cursor.seq} writes (${why})`;
       });
-    const next = links.some((link) => link.paused) ? 'resume the paused site, or wait longer' : 'see status, or wait longer';
+    const next = links.some((link) => link.paused)
+      ? 'resume the paused site, or wait longer'
+      : 'see status, or wait longer';
     return new RepError('ETIMEDOUT', `not confirmed within ${timeoutMs / 1000} s: ${behind.join(', ')}; ${next}`);
   }
 
@@ -165,7 +170,10 @@ export class GroupHost implements MessageHost {
 
   private logFailed(errno: number): RepError {
     const name = errno === ERRNO.ENOSPC ? 'ENOSPC' : 'EIO';
-    return new RepError(name, `${this.p.logPath}: the log is suspended: ${errnoText(errno)}; repair it, then resume again`);
+    return new RepError(
+      name,
+      `${this.p.logPath}: the log is suspended: ${errnoText(errno)}; repair it, then resume again`,
+    );
   }
 
   /** The tag that an earlier daemon set for a message that it could not answer any more. */

@@ -12,9 +12,19 @@ import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
 import { MAX_LINK_THREADS, SH, Shared } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { Channel } from './channel.js';
-import { Group, type Threads } from './group.js';
+import { Group } from './group.js';
 import { openGroup } from './open.js';
-import type { ApplyStart, CommitStart, FromApply, FromCommit, FromShip, ShellWorkerData, ShipStart, ToShell } from './shell.js';
+import type { Threads } from './parts.js';
+import type {
+  ApplyStart,
+  CommitStart,
+  FromApply,
+  FromCommit,
+  FromShip,
+  ShellWorkerData,
+  ShipStart,
+  ToShell,
+} from './shell.js';
 import { ringData } from './shell.js';
 import type { DataWorkerData, FromData, ToData } from './threads.js';
 import { Thread, broken, log } from './workers.js';
@@ -48,7 +58,7 @@ function countSites(): number {
 }
 
 function startThreads(): Threads {
-  const common = { shared: shared.buffer, windowFd: DAEMON_FD.WINDOW, windowRing: config.windowRing };
+  const common = { shared: shared.buffer, windowAt: window.mem.addr, windowRing: config.windowRing };
   const fuseFd = DAEMON_FD.FUSE;
   const dataWith: DataWorkerData = { ...common, fuseFd, bellFd, maxWrite: config.negotiated.maxWrite };
   const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, link });
@@ -57,7 +67,12 @@ function startThreads(): Threads {
   const data = new Thread<ToData, FromData>('data', './data.js', dataWith, { ring: () => ringData(bellFd) });
   return {
     data,
-    commit: new Thread<CommitStart | ToShell, FromCommit>('commit', './commit.js', shellWith(0), shared.bell(SH.BELL_COMMIT)),
+    commit: new Thread<CommitStart | ToShell, FromCommit>(
+      'commit',
+      './commit.js',
+      shellWith(0),
+      shared.bell(SH.BELL_COMMIT),
+    ),
     apply: new Thread<ApplyStart | ToShell, FromApply>('apply', './apply.js', shellWith(0), shared.bell(SH.BELL_APPLY)),
     ships: Array.from({ length: countSites() }, (_, i) => ship(i)),
     moreShips: ship,
@@ -117,4 +132,3 @@ async function main(): Promise<void> {
 }
 
 void main().catch((error: unknown) => broken('main', error));
-

@@ -182,10 +182,13 @@ function setTailReign(window: Window, seq: number, reign: number, pending: boole
 function isAdoptable(window: Window): boolean {
   if (!window.ready) return false;
   const tail = window.tailSeq();
-  if (tail === undefined) throw new RepError('EIO', 'the window in memory contradicts itself; unmount, then mount again');
+  if (tail === undefined)
+    throw new RepError('EIO', 'the window in memory contradicts itself; unmount, then mount again');
   const slot = window.slotAt(tail - 1);
   const head = window.seqOf(W.HEAD, tail);
-  return head < tail || !isFormatted(window, slot) || (window.dv.getUint8(slot + S_RECORD + R_FLAGS) & TAIL_KNOWN) !== 0;
+  return (
+    head < tail || !isFormatted(window, slot) || (window.dv.getUint8(slot + S_RECORD + R_FLAGS) & TAIL_KNOWN) !== 0
+  );
 }
 
 /** A slot that no record was written to since the window was formatted: it has neither type nor sum. */

@@ -26,6 +26,8 @@ export interface ShellWorkerData extends WorkerBase {
 export interface CommitStart {
   t: 'start';
   logPath: string;
+  /** Number of link threads, to be woken for what is durable. */
+  links: number;
 }
 
 export interface ApplyStart {
@@ -73,9 +75,7 @@ export type FromApply =
   | { t: 'localHealed' };
 
 export type FromShip =
-  | FromShell
-  | { t: 'cursor'; place: SiteCursor }
-  | { t: 'state'; state: LinkState; reason: string };
+  FromShell | { t: 'cursor'; place: SiteCursor } | { t: 'state'; state: LinkState; reason: string };
 
 /** A machine that is ready to run, and what the shell asks it. */
 export interface Runner {
@@ -85,6 +85,10 @@ export interface Runner {
   idle(): boolean;
   /** Asked while it is at rest: true = its work is done for good. */
   finished(): boolean;
+  /** After every step. */
+  stepped?(): void;
+  /** Before a rest of `ms`: how long it may be at most. */
+  rest?(ms: number): number;
   take(message: ToShell): void;
   close(): void;
 }
@@ -134,6 +138,7 @@ function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
   };
   for (let n = 1; ; n++) {
     const ms = machine.step();
+    runner.stepped?.();
     if (shared.load(SH.DATA_WAITS) === 1) ringData(data.bellFd);
     if (ms <= 0 && n % LOOK_EVERY !== 0) continue;
     const news = fetch();
@@ -141,7 +146,8 @@ function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
     if (ms <= 0 || news) continue;
     if (runner.finished()) return;
     // Messages are looked for once more behind the raised flag: a ring that came before it wakes nobody.
-    bell.sleep(() => !fetch() && !stopped && runner.idle(), Math.min(ms, LONGEST_SLEEP_MS));
+    const rest = Math.min(runner.rest?.(ms) ?? ms, LONGEST_SLEEP_MS);
+    bell.sleep(() => !fetch() && !stopped && runner.idle(), rest);
   }
 }
 

@@ -10,7 +10,7 @@ import { Shipper } from '../slink/shipper.js';
 import { post, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
 const data = workerData as ShellWorkerData;
-const window = Window.map(data.windowFd, data.windowRing);
+const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {

@@ -4,7 +4,8 @@ import type { RecordType } from '../replog/format.js';
 export interface WorkerBase {
   /** Buffer of replog/shared Shared. */
   shared: SharedArrayBuffer;
-  windowFd: number;
+  /** Where main has mapped the window: one mapping for all threads. */
+  windowAt: number;
   windowRing: number;
 }
 

@@ -83,4 +83,3 @@ export function within(ms: number, work: Promise<unknown>): Promise<boolean> {
     });
   });
 }
-

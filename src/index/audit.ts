@@ -101,14 +101,17 @@ class Audit {
     const flags = page.getUint16(at + 4, true);
     if (kind === BRANCH) return this.page(low + flags * 4_294_967_296, depth);
     const data = at + NODE + page.getUint16(at + 6, true);
-    if ((flags & (BIG | SUBTREE)) === 0) return data + low > this.pageSize ? 'a value reaches out of its page' : undefined;
+    if ((flags & (BIG | SUBTREE)) === 0)
+      return data + low > this.pageSize ? 'a value reaches out of its page' : undefined;
     if (data + ((flags & BIG) !== 0 ? 8 : 48) > this.pageSize) return 'a value reaches out of its page';
     if ((flags & SUBTREE) !== 0) return this.tree(page, data, depth);
     const first = getU64(page, data);
     const head = this.read(first * this.pageSize, HEADER);
     if (head === undefined || first * this.pageSize + HEADER + low > this.size)
       return `page ${first} lies behind its end: it was cut short`;
-    return getU64(head, 0) === first && (head.getUint16(18, true) & OVERFLOW) !== 0 ? undefined : `page ${first} is damaged`;
+    return getU64(head, 0) === first && (head.getUint16(18, true) & OVERFLOW) !== 0
+      ? undefined
+      : `page ${first} is damaged`;
   }
 
   private read(pos: number, length: number): DataView | undefined {

@@ -77,10 +77,13 @@ export class Appender {
     return this.window.payloadAt(this.payloadPos);
   }
 
-  /** True where the window takes one more record of `payloadBytes`, everything from `head` still being held. */
-  hasRoom(payloadBytes: number, head: Seq): boolean {
+  /**
+   * True where the window takes `records` more records of `payloadBytes` in all (each padded to 512), everything
+   * from `head` still being held. A request that becomes several records asks for all of them at once.
+   */
+  hasRoom(payloadBytes: number, head: Seq, records = 1): boolean {
     const { shape } = this.window;
-    if (this.seq - head >= shape.slots - 2) return false;
+    if (this.seq - head + records > shape.slots - 2) return false;
     const oldest = head < this.seq ? this.window.payloadPos(this.window.slotAt(head)) : this.payloadPos;
     return this.payloadPos - oldest + payloadSpace(payloadBytes) <= shape.ring;
   }

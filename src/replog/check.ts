@@ -33,7 +33,8 @@ export function checkLog(path: string, progress?: (bytes: number, total: number)
   };
   const { problems } = report;
   try {
-    if (log.superDamaged && s.serial > 1) problems.push('one of the two superblocks is damaged; the other one was used');
+    if (log.superDamaged && s.serial > 1)
+      problems.push('one of the two superblocks is damaged; the other one was used');
     reader.seekUnproven(s.head.pos);
     for (;;) {
       const r = s.clean ? reader.next(s.durable) : reader.next();
@@ -62,7 +63,9 @@ function checkPlace(s: Superblock, at: { pos: LogPos; seq: Seq }, problems: stri
   const { checkpoint } = s;
   if (at.pos !== checkpoint.pos) return;
   if (reader.place.seq !== checkpoint.seq)
-    problems.push(`the checkpoint says record ${checkpoint.seq} at position ${at.pos}, the log has ${reader.place.seq}`);
+    problems.push(
+      `the checkpoint says record ${checkpoint.seq} at position ${at.pos}, the log has ${reader.place.seq}`,
+    );
   else if (reader.place.chainLo !== checkpoint.chainLo || reader.place.chainHi !== checkpoint.chainHi)
     problems.push(`the chain at the checkpoint (record ${checkpoint.seq}) is not that of the records before it`);
 }

@@ -83,10 +83,12 @@ export class Checkpointer implements Machine {
     for (const fact of recovered?.links ?? trustedLinks(log.super, index))
       // An inconsistent site gets its data by resync; what the log holds behind its cursor is of no use to it.
       this.links.set(fact.nr, { fact, holds: fact.sync === 'in-order', changed: lost });
-    // The first commit into an index that is not the right one must say so of every link.
-    this.changed = this.asked = lost;
     this.near = log.super.durable.seq;
     this.shared.logHead = log.super.head.pos;
+    // The first commit into an index that is not the right one must say so of every link. And a daemon that died
+    // between index and superblock left space that nobody else will report again: a full log would stay full.
+    this.asked = lost;
+    this.changed = lost || index.generation !== log.super.indexGeneration || this.head().pos > log.super.head.pos;
   }
 
   /** Slink 0's images hold, synced, everything before `place` (a batch boundary). */

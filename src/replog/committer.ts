@@ -232,8 +232,7 @@ export class Committer implements Machine {
       return this.now(DO.SYNC);
 
     // Someone waits for what a sync gives: an answer, room in the window, room in the log, the end.
-    const urgent =
-      waiting || this.healUntil > 0 || shared.load(SH.DATA_WAITS) !== 0 || shared.load(SH.CLOSING) !== 0;
+    const urgent = waiting || this.healUntil > 0 || shared.load(SH.DATA_WAITS) !== 0 || shared.load(SH.CLOSING) !== 0;
     if (backlog && this.blocked()) {
       // A sync lets the applier go on, which lets the head move.
       if (this.unsynced > 0 && healed) return this.now(DO.SYNC);
@@ -252,8 +251,7 @@ export class Committer implements Machine {
       if (this.gatherSince < 0) this.gatherSince = now;
       const bytes = window.payloadEnd(window.slotAt(tail - 1)) - window.payloadPos(window.slotAt(this.written));
       const left = this.gatherMs - (now - this.gatherSince);
-      if (left <= 0 || bytes >= this.gatherBytes || tail - this.written >= MAX_BATCH_RECORDS)
-        return this.now(DO.WRITE);
+      if (left <= 0 || bytes >= this.gatherBytes || tail - this.written >= MAX_BATCH_RECORDS) return this.now(DO.WRITE);
       return this.later(left);
     }
     const left = Math.min(this.idleMs - (now - this.lastWrite), this.lagMs - (now - this.firstUnsynced));

@@ -87,11 +87,18 @@ function printRecords(batch: Batch, from: number, most: number, print: Print): n
     const bytes = dv.getUint32(at + R_BYTES, true);
     if (batch.seq + i >= from) {
       print('record', {
-        ...{ seq: getU64(dv, at + R_SEQ), type: REC_NAME[type] ?? `type-${type}`, device: dv.getUint32(at + R_DEVICE, true) },
+        ...{
+          seq: getU64(dv, at + R_SEQ),
+          type: REC_NAME[type] ?? `type-${type}`,
+          device: dv.getUint32(at + R_DEVICE, true),
+        },
         ...{ offset: getU64(dv, at + R_OFFSET), length: getU64(dv, at + R_LENGTH), payload: bytes },
         time: timeText(getU64(dv, at + R_TIME)),
         reign: dv.getUint32(at + R_REIGN, true),
-        sum: dv.getUint32(at + R_SUM, true).toString(16).padStart(8, '0'),
+        sum: dv
+          .getUint32(at + R_SUM, true)
+          .toString(16)
+          .padStart(8, '0'),
         chain: chain.load(dv, at + R_CHAIN).toString(),
         ...payloadText(type, u8.subarray(payload, payload + bytes)),
       });
@@ -137,7 +144,12 @@ function printSuperblocks(log: LogFile, print: Print): void {
         ...{ size: s.size, ring: s.ring, segment: s.segment, reign: s.reign, 'reign-id': s.reignId },
         ...{ 'checkpoint-pos': s.checkpoint.pos, 'checkpoint-seq': s.checkpoint.seq },
         'checkpoint-chain': new Chain().set(s.checkpoint.chainLo, s.checkpoint.chainHi).toString(),
-        ...{ 'head-pos': s.head.pos, 'head-seq': s.head.seq, 'durable-pos': s.durable.pos, 'durable-seq': s.durable.seq },
+        ...{
+          'head-pos': s.head.pos,
+          'head-seq': s.head.seq,
+          'durable-pos': s.durable.pos,
+          'durable-seq': s.durable.seq,
+        },
       });
     }
   } finally {
@@ -163,6 +175,9 @@ export function timeText(us: number): string {
 
 function words(fact: Fact): string {
   return Object.entries(fact)
-    .map(([key, value]) => `${key}=${typeof value === 'string' && /[\s"=]|^$/.test(value) ? JSON.stringify(value) : value}`)
+    .map(
+      ([key, value]) =>
+        `${key}=${typeof value === 'string' && /[\s"=]|^$/.test(value) ? JSON.stringify(value) : value}`,
+    )
     .join(' ');
 }

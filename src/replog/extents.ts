@@ -23,7 +23,18 @@ import { getU64 } from '../base/codec.js';
 import { RepError } from '../base/errors.js';
 import { SECTOR, type LogPos, type Sector, type Seq } from '../base/units.js';
 import type { SegmentFact } from '../index/contract.js';
-import { REC, R_DEVICE, R_LENGTH, R_OFFSET, R_SEQ, R_TIME, R_TYPE, RECORD_HEADER, payloadSpace, R_BYTES } from './format.js';
+import {
+  REC,
+  R_DEVICE,
+  R_LENGTH,
+  R_OFFSET,
+  R_SEQ,
+  R_TIME,
+  R_TYPE,
+  RECORD_HEADER,
+  payloadSpace,
+  R_BYTES,
+} from './format.js';
 import type { LogFile } from './logfile.js';
 import { LogReader, READ, type ReadLimit } from './reader.js';
 import { SegmentFilling, type ClosedSegment } from './segments.js';

@@ -37,6 +37,7 @@
  * a successful fdatasync survives; anything later may be lost in any subset of sectors.
  */
 import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import { shortCrc } from './headersum.js';
 
 export const FORMAT_VERSION = 1;
 
@@ -110,7 +111,7 @@ export function payloadSpace(bytes: number): number {
 
 /** Checksum of the record header at `at` (bytes 4…55) and of its payload. */
 export function recordSum(u8: Uint8Array, at: number, payload: Uint8Array | undefined): number {
-  const header = crc32(u8.subarray(at + 4, at + 56));
+  const header = shortCrc(u8, at + 4, at + 56);
   return payload === undefined ? header : crc32(payload, header);
 }
 
@@ -292,8 +293,7 @@ export function encodeSuperblock(u8: Buffer, s: Superblock): void {
 }
 
 export type SuperblockRead =
-  | { ok: true; value: Superblock }
-  | { ok: false; reason: 'foreign' | 'damaged' | 'version'; version?: number };
+  { ok: true; value: Superblock } | { ok: false; reason: 'foreign' | 'damaged' | 'version'; version?: number };
 
 export function decodeSuperblock(raw: Buffer): SuperblockRead {
   const u8 = Buffer.from(raw.subarray(0, SUPER_SIZE));

@@ -166,7 +166,10 @@ function geometryOf(path: string, size: number): LogGeometry {
 
 function creationError(path: string, size: number, rc: number): RepError {
   if (rc === -ERRNO.ENOSPC)
-    return new RepError('ENOSPC', `${path}: no room for a replog of ${formatSize(size)}; free some, or make it smaller`);
+    return new RepError(
+      'ENOSPC',
+      `${path}: no room for a replog of ${formatSize(size)}; free some, or make it smaller`,
+    );
   return ioError(rc, 'creating the replog', path);
 }
 

@@ -59,7 +59,8 @@ export function readHeader(raw: Buffer): HeaderRead {
   if (raw.length < 2 * SUPER_SIZE || raw.every((byte) => byte === 0)) return { kind: 'blank' };
   const reads = [0, 1].map((i) => decodeSuperblock(raw.subarray(i * SUPER_SIZE, (i + 1) * SUPER_SIZE)));
   // A superblock that a newer program wrote means that its rules hold, even where the older one still reads.
-  for (const read of reads) if (!read.ok && read.reason === 'version') return { kind: 'version', version: read.version ?? 0 };
+  for (const read of reads)
+    if (!read.ok && read.reason === 'version') return { kind: 'version', version: read.version ?? 0 };
   const valid = (read: SuperblockRead): Superblock | undefined => (read.ok ? read.value : undefined);
   const [a, b] = [valid(reads[0]!), valid(reads[1]!)];
   if (a === undefined && b === undefined)

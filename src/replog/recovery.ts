@@ -90,7 +90,9 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
   const links = trustedLinks(s, index);
   const indexed = indexLost ? undefined : index.checkpoint();
   // The index is committed first, so it may be one checkpoint ahead of the superblock.
-  const checkpoint: LogPlace = { ...(indexed !== undefined && indexed.pos > s.checkpoint.pos ? indexed : s.checkpoint) };
+  const checkpoint: LogPlace = {
+    ...(indexed !== undefined && indexed.pos > s.checkpoint.pos ? indexed : s.checkpoint),
+  };
   const notes: string[] = [];
   if (indexLost)
     notes.push(
@@ -119,7 +121,15 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
     }
     return {
       ...{ place: end, clean: s.clean, newReign: !s.clean || s.reign === 0, reign: walk.reign, reignId: walk.reignId },
-      ...{ checkpoint, links, indexLost, tornBytes, records: end.seq - checkpoint.seq, readBytes: walk.readBytes, notes },
+      ...{
+        checkpoint,
+        links,
+        indexLost,
+        tornBytes,
+        records: end.seq - checkpoint.seq,
+        readBytes: walk.readBytes,
+        notes,
+      },
     };
   } finally {
     reader.close();
@@ -146,13 +156,7 @@ interface Walk {
 }
 
 /** Reads from the checkpoint to the end; a log that was closed cleanly ends where its superblock says. */
-function walkToEnd(
-  log: LogFile,
-  reader: LogReader,
-  checkpoint: LogPlace,
-  links: LinkFact[],
-  notes: string[],
-): Walk {
+function walkToEnd(log: LogFile, reader: LogReader, checkpoint: LogPlace, links: LinkFact[], notes: string[]): Walk {
   const s = log.super;
   const walk: Walk = { broken: undefined, reign: 0, reignId: '', readBytes: 0 };
   reader.seek(checkpoint);
@@ -204,7 +208,7 @@ function scanBehind(log: LogFile, from: LogPos, bytes: number, known: Known): nu
   const mem = Mem.lazy(piece);
   let last = 0;
   try {
-    for (let pos = from; pos < from + bytes; ) {
+    for (let pos = from; pos < from + bytes;) {
       const len = Math.min(piece, log.rest(pos), from + bytes - pos);
       if (log.read('REPLOG:SCAN', mem, 0, len, pos) === len) {
         const seen = scanPiece(mem, len, pos, known);

@@ -108,6 +108,12 @@ export class Window {
     return new Window(Mem.mirrored(fd, shape.plain, shape.ring), shape);
   }
 
+  /** The same window in another thread of the process that has mapped it at `addr`. */
+  static attach(addr: number, ring: number): Window {
+    const shape = windowShape(ring);
+    return new Window(Mem.at(addr, shape.plain + 2 * shape.ring), shape);
+  }
+
   get ready(): boolean {
     return Atomics.load(this.words, W.READY) === 1 && this.words[W.MAGIC] === WINDOW_MAGIC;
   }
@@ -154,9 +160,7 @@ export class Window {
 
   /** True where `slot` holds record `seq` and not one that came or went meanwhile. */
   holds(slot: number, seq: number): boolean {
-    return (
-      this.dv.getUint16(slot + S_RECORD + R_MAGIC, true) === RECORD_MAGIC && this.recordSeq(slot) === seq
-    );
+    return this.dv.getUint16(slot + S_RECORD + R_MAGIC, true) === RECORD_MAGIC && this.recordSeq(slot) === seq;
   }
 
   /** Starts an empty window whose next record continues the log at `place`. */

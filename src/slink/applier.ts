@@ -81,6 +81,8 @@ export class Applier implements Machine {
   private retryAt = 0;
   private retried: number;
   private asked: number;
+  /** DURABLE as the last step found it. */
+  private seen: number;
   /** Apply and sync up to here without waiting. */
   private hurryTo = 0;
   /** When records were first seen behind `applied`; -1 = there are none. */
@@ -92,6 +94,7 @@ export class Applier implements Machine {
     this.sink = new RecordSink(parts.images);
     this.synced = { ...options.synced };
     this.applied = parts.window.seqOf(W.APPLIED, options.synced.seq);
+    this.seen = this.applied;
     this.doubt = options.redo === true && this.synced.seq < this.applied;
     this.syncBytes = options.syncBytes ?? 64 * MIB;
     this.idleMs = options.idleMs ?? 1000;
@@ -102,17 +105,18 @@ export class Applier implements Machine {
     this.lastApplyAt = parts.clock.monoMs();
   }
 
-  /** True where nothing but time makes a step useful: what a thread asks before it sleeps. */
+  /** True where nothing has happened since the last step but time: what a thread asks before it sleeps. */
   get idle(): boolean {
     const { shared } = this.parts;
     if (this.failing) return shared.load(SH.LOCAL_RETRY) === this.retried;
-    return !this.doubt && shared.load(SH.SYNC_ASK) === this.asked && this.durable() === this.applied;
+    return !this.doubt && shared.load(SH.SYNC_ASK) === this.asked && this.durable() === this.seen;
   }
 
   step(): number {
     const { clock, shared } = this.parts;
     const now = clock.monoMs();
     const durable = this.durable();
+    this.seen = durable;
     const ask = shared.load(SH.SYNC_ASK);
     if (ask !== this.asked) {
       this.asked = ask;
@@ -196,11 +200,12 @@ export class Applier implements Machine {
   // --- syncing ---------------------------------------------------------------------------------------------
 
   private syncDue(now: number, durable: number): boolean {
-    const { window, images } = this.parts;
+    const { window, images, shared } = this.parts;
     if (this.synced.seq === this.applied || !window.isBoundary(this.applied, durable)) return false;
     if (images.unsynced >= this.syncBytes) return true;
-    if (this.applied < durable && this.applied < this.hurryTo) return false;
-    return this.hurryTo > this.synced.seq || (this.applied === durable && now - this.lastApplyAt >= this.idleMs);
+    if (this.hurryTo > this.synced.seq && this.applied >= this.hurryTo) return true;
+    if (this.applied < durable) return false;
+    return now - this.lastApplyAt >= this.idleMs || shared.load(SH.CLOSING) !== 0;
   }
 
   private sync(durable: number): number {

@@ -21,7 +21,7 @@ import {
   R_TIME,
   batchHeaderBytes,
 } from '../replog/format.js';
-import type { SiteCursor } from './contract.js';
+import type { SiteCursor } from './cursor.js';
 
 /** What a shipper gathers at most: a row of whole batches of the log. */
 export const SHIP_BYTES = 4 * MIB;

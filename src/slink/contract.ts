@@ -35,8 +35,8 @@
  *
  * and of the site's content: `in-sync` (a prefix of history at its cursor, no dirty region) or `inconsistent`.
  */
-import type { LogPlace } from '../replog/format.js';
 import type { ShipBatch } from './batch.js';
+import type { SiteCursor } from './cursor.js';
 
 export type LinkState = 'connected' | 'behind' | 'paused' | 'failed' | 'resyncing';
 export type SiteSync = 'in-sync' | 'inconsistent';
@@ -58,10 +58,7 @@ export interface GroupIdentity {
   nr: number;
 }
 
-/** How far a site has come: a place in the log and the reign of the last record before it. */
-export interface SiteCursor extends LogPlace {
-  reign: number;
-}
+export type { SiteCursor } from './cursor.js';
 
 /** What `open` may do where nothing of the site is there yet. */
 export interface SiteOpen {

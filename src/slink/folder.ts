@@ -289,6 +289,11 @@ export class FolderSite implements Site {
    */
   private openKnown(stage: Stage, wanted: readonly SiteDevice[]): SiteDevice[] {
     const group = new Map(wanted.map((device) => [device.nr, device]));
+    // A process that died while it made the site may have left a stamp that is not on the disk yet.
+    if (stage.stamp!.devices.some((device) => device.making)) {
+      this.must(stage.settle(), `${stage.path}: writing to it failed`);
+      this.must(this.io.syncDir('SITE:FOLDER', this.folder), `${this.folder}: syncing it failed`);
+    }
     for (const nr of this.missing) if (!group.has(nr)) this.images.forget(nr);
     this.missing.clear();
     for (const device of stage.stamp!.devices) {

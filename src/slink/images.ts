@@ -14,7 +14,7 @@
  */
 import { ERRNO, RepError, errnoText, ioError } from '../base/errors.js';
 import { writeFull, type FileInfo, type Io, type IoCall } from '../base/io.js';
-import { IoVec, Mem } from '../base/mem.js';
+import { Mem, type IoVec } from '../base/mem.js';
 import { FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, O_CREAT, O_DIRECT, O_RDWR } from '../base/sys.js';
 import { BLOCK, KIB, MIB, formatSize } from '../base/units.js';
 

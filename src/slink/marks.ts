@@ -105,8 +105,9 @@ export class Marks {
     if (device.xattr && !image.block) {
       const value = images.getXattr(image, XATTR);
       if (typeof value === 'number') {
-        if (value === -ERRNO.ENODATA) return 'it lacks the mark that this site put on it';
-        if (value !== -ERRNO.EOPNOTSUPP) return value;
+        if (value !== -ERRNO.EOPNOTSUPP && value !== -ERRNO.ENODATA) return value;
+        // The first mark of all may have been lost with the power, too.
+        if (value === -ERRNO.ENODATA && device.xattrLow > 0) return 'it lacks the mark that this site put on it';
       } else {
         const mark = parseMark(Buffer.from(value).toString('utf8'));
         if (mark === undefined || mark.logId !== this.logId || mark.nr !== image.nr)

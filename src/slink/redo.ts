@@ -112,7 +112,7 @@ export class Redo {
       // Ranges of one record never reach beyond it: they are what newer ones left of it.
       if (map.value !== seq) continue;
       const length = map.end - map.start;
-      let rc = 0;
+      let rc: number;
       if (type === REC.DISCARD) rc = images.discard(nr, map.start, length);
       else if (type === REC.ZEROES) rc = images.zeroes(nr, map.start, length);
       else {

@@ -78,6 +78,8 @@ export class Shipper implements Machine {
   private fresh: boolean;
   private durable: number;
   private durablePos: number;
+  /** DURABLE as the last step found it. */
+  private seen: number;
   private probeAt = 0;
   private lastWriteAt = 0;
   /** When durable records were first seen behind the cursor; -1 = there are none. */
@@ -100,6 +102,7 @@ export class Shipper implements Machine {
     this.fresh = options.fresh;
     this.durable = parts.window.tailSeq() ?? options.cursor.seq;
     this.durablePos = options.cursor.pos;
+    this.seen = options.cursor.seq;
     this.told = { pos: options.cursor.pos, at: -Infinity };
     this.asked = parts.shared.load(SH.SYNC_ASK);
     this.lookAtDurable();
@@ -138,17 +141,18 @@ export class Shipper implements Machine {
     return since > 0 ? Math.max(0, (this.parts.clock.wallUs() - since) / 1e6) : 0;
   }
 
-  /** True where nothing but time makes a step useful: what a thread asks before it sleeps. */
+  /** True where nothing has happened since the last step but time: what a thread asks before it sleeps. */
   get idle(): boolean {
     if (this.parts.shared.load(SH.SYNC_ASK) !== this.asked) return false;
     if (!this.opened || this.paused) return this.probeAt > 0 || this.paused;
-    return this.parts.window.seqOf(W.DURABLE, this.durable) === this.cursor.seq;
+    return this.parts.window.seqOf(W.DURABLE, this.seen) === this.seen;
   }
 
   step(): number {
     const { clock, shared } = this.parts;
     const now = clock.monoMs();
     this.lookAtDurable();
+    this.seen = this.durable;
     const ask = shared.load(SH.SYNC_ASK);
     if (ask !== this.asked) {
       this.asked = ask;
@@ -270,7 +274,8 @@ export class Shipper implements Machine {
     }
     const rc = this.send(now);
     // One batch out of the log is no news; the next one then is.
-    if (this.opened) this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
+    if (this.opened)
+      this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
     return rc;
   }
 

@@ -1,9 +1,9 @@
 /**
- * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--verbose]`: runs the simulator from a seed and
+ * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--verbose] [--trace]`: runs the simulator from a seed and
  * prints what it met. Without --seed it takes seeds from the clock until the minutes are over.
  */
 import { parseArgs } from 'node:util';
-import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
+import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery, staleTail } from '../support/sim-every.js';
 import { Coverage } from '../support/sim-faults.js';
 import { collect } from '../support/sim-memory.js';
 import { failureText, runSeed } from '../support/sim-run.js';
@@ -15,6 +15,7 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     runs: { type: 'string' },
     'every-io': { type: 'string' },
+    trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -28,9 +29,10 @@ const limit = runs === Infinity && until === Infinity ? performance.now() + 60_0
 /** `--every-io K`: before the seeds, the scenario of sim-every with a death at every K-th call. */
 if (values['every-io'] !== undefined) {
   const stride = Number(values['every-io']);
-  const calls = countCalls();
-  const points = everyPoint(calls, stride === 1 ? 9 : 1).filter(({ call }) => call % stride === 0);
   try {
+    const calls = countCalls();
+    const points = everyPoint(calls, stride === 1 ? 9 : 1).filter(({ call }) => call % stride === 0);
+    staleTail();
     const looked = crashImagesAtEveryCall(stride, 2);
     console.log(`every I/O: ${looked} crash images and ${await killAtEvery(points)} deaths over ${calls} calls, ok`);
   } catch (error) {
@@ -48,7 +50,7 @@ let calls = 0;
 let done = 0;
 let seed = first;
 for (; done < runs && performance.now() < limit; done++, seed++) {
-  const result = await runSeed({ seed, steps });
+  const result = await runSeed({ seed, steps, traceCalls: values.trace });
   total.merge(result.coverage);
   records += result.records;
   bytes += result.bytes;

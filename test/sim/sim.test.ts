@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
+import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery, staleTail } from '../support/sim-every.js';
 import { Coverage } from '../support/sim-faults.js';
 import { collect } from '../support/sim-memory.js';
 import { failureText, runSeed } from '../support/sim-run.js';
@@ -48,6 +48,8 @@ describe('simulator', function () {
     assert.ok(calls > 150, `${calls} calls`);
     assert.equal(await killAtEvery(everyPoint(calls, 1)), calls);
   });
+
+  it('does not take a batch of a lost tail for the present history', () => staleTail());
 
   it('shows a prefix at every I/O of a scenario, had the machines died there', () => {
     assert.ok(crashImagesAtEveryCall(1, 1) > 150);

@@ -62,7 +62,9 @@ export class FaultIo implements Io {
   pwrite = (call: IoCall, fd: number, mem: Mem, off: number, len: number, pos: number): number =>
     this.run(call, (most) => this.below.pwrite(call, fd, mem, off, Math.min(len, most), pos));
   pwritev = (call: IoCall, fd: number, vec: IoVec, pos: number): number =>
-    this.run(call, (most) => (most < vec.total ? this.writeSome(call, fd, vec, pos, most) : this.below.pwritev(call, fd, vec, pos)));
+    this.run(call, (most) =>
+      most < vec.total ? this.writeSome(call, fd, vec, pos, most) : this.below.pwritev(call, fd, vec, pos),
+    );
   fdatasync = (call: IoCall, fd: number): number => this.run(call, () => this.below.fdatasync(call, fd));
   fallocate = (call: IoCall, fd: number, mode: number, pos: number, len: number): number =>
     this.run(call, () => this.below.fallocate(call, fd, mode, pos, len));

@@ -15,7 +15,7 @@ export const BLOCK_BYTES = 4096;
 export function slotOf(i: number, slots: number): number {
   let h = Math.imul(i, 0x9e3779b1) >>> 0;
   h = Math.imul(h ^ (h >>> 15), 0x85ebca6b) >>> 0;
-  return (h ^ (h >>> 13)) % slots;
+  return ((h ^ (h >>> 13)) >>> 0) % slots;
 }
 
 export function fillBlock(block: Buffer, i: number): void {
@@ -50,7 +50,8 @@ export class History {
 
   /** Number of the last write that has to be there whatever happens. */
   get flushed(): number {
-    return existsSync(this.acked) ? readFileSync(this.acked).readDoubleLE(0) : 0;
+    const text = existsSync(this.acked) ? readFileSync(this.acked) : Buffer.alloc(0);
+    return text.length >= 8 ? text.readDoubleLE(0) : 0;
   }
 
   /** How much of history the device shows; read by a child. */

@@ -27,8 +27,8 @@ export async function killDaemons(
   const kills: Kill[] = [];
   let pid = 0;
   while (kills.length < count) {
+    await mounted.serving(pid);
     await sleep(min + random(max - min));
-    await (process.env['SERVING'] ? mounted.serving(pid) : mounted.pid('daemon', pid));
     const inFlight = await mounted.requestsWaiting();
     const at = monotonicMs();
     pid = await mounted.killDaemon(pid);
@@ -79,8 +79,10 @@ export class Prober {
         : [];
     });
     return kills.map(({ at }) => {
-      const near = writes.filter(([from, to]) => to > at && from < at + NEAR_MS);
-      return Math.max(...near.map(([, to]) => to - at));
+      const after = writes.filter(([, to]) => to > at);
+      const near = after.filter(([from]) => from < at + NEAR_MS);
+      // On a busy machine the prober itself may have slept for longer: then its next write counts.
+      return Math.max(...(near.length > 0 ? near : after.slice(0, 1)).map(([, to]) => to - at));
     });
   }
 }

@@ -59,7 +59,9 @@ export class SimClient {
   /** Everything below was acknowledged as durable: a death may take nothing below it. */
   flushed: number;
   /** Counters for the report. */
-  readonly counts = { write: 0, discard: 0, zeroes: 0, flush: 0, tag: 0, dsync: 0, bytes: 0, blocked: 0, failed: 0, resent: 0 };
+  readonly counts = { write: 0, discard: 0, zeroes: 0, flush: 0, tag: 0, dsync: 0, bytes: 0, blocked: 0, logFull: 0, failed: 0, resent: 0 };
+  /** What requests look like just now. */
+  temper: 'mixed' | 'flood' | 'trickle' = 'mixed';
   private readonly rng: Rng;
   private readonly waiting = new Map<number, Request>();
   /** Found no room yet. */
@@ -150,6 +152,7 @@ export class SimClient {
     }
     if (request.kind !== 'flush' && !this.room(request)) {
       this.counts.blocked++;
+      if (!this.parts.space.admits(this.shape.largest * SECTOR)) this.counts.logFull++;
       this.parts.shared.store(SH.DATA_WAITS, 1);
       return false;
     }
@@ -211,20 +214,25 @@ export class SimClient {
 
   private make(): Request {
     const { rng, shape } = this;
-    const kind = rng.weighted(shape.weights);
+    const kind = this.temper === 'mixed' ? rng.weighted(shape.weights) : rng.chance(0.97) ? 'write' : 'flush';
     const request = this.request(kind);
     if (kind === 'flush' || kind === 'tag') return request;
-    const span = rng.chance(0.5) ? rng.pick(this.hot) : this.anywhere();
-    const most = Math.min(span.count, rng.chance(0.1) ? shape.largest : rng.pick([1, 2, 8, 8, 8, 16, 64]));
-    const count = rng.between(1, Math.max(1, most));
+    const span = this.temper === 'flood' || rng.chance(0.5) ? this.anywhere() : rng.pick(this.hot);
+    const count = rng.between(1, Math.min(span.count, this.largest()));
     return {
       ...request,
       device: span.device,
       at: span.at + rng.below(span.count - count + 1),
       count,
-      durable: shape.durableWrites || (kind === 'write' && rng.chance(shape.dsync)),
+      durable: shape.durableWrites || (kind === 'write' && this.temper === 'mixed' && rng.chance(shape.dsync)),
       write: kind === 'write' ? this.history.newWrite() : 0,
     };
+  }
+
+  private largest(): number {
+    if (this.temper === 'trickle') return 8;
+    if (this.temper === 'flood') return this.shape.largest;
+    return this.rng.chance(0.1) ? this.shape.largest : this.rng.pick([1, 2, 8, 8, 8, 16, 64]);
   }
 
   private anywhere(): { device: number; at: number; count: number } {

@@ -38,8 +38,8 @@ interface Change {
 }
 
 /** How much of what was not synced survives a machine's death. */
-export type CrashStyle = 'none' | 'all' | 'prefix' | 'subset' | 'mostly';
-export const CRASH_STYLES: readonly CrashStyle[] = ['none', 'all', 'prefix', 'subset', 'mostly'];
+export type CrashStyle = 'none' | 'all' | 'prefix' | 'subset' | 'mostly' | 'writes' | 'last';
+export const CRASH_STYLES: readonly CrashStyle[] = ['none', 'all', 'prefix', 'subset', 'mostly', 'writes', 'last'];
 
 export const PAGE = 16 * 1024;
 
@@ -230,7 +230,7 @@ export class SimFile {
   crashed(rng: Rng, style: CrashStyle, flips: number, nowMs: number): { file: SimFile; flipped: number } {
     const durable = this.durable.copy();
     survive(durable, this.pending, style, rng);
-    const flipped = flips > 0 ? flip(durable, this.pending, flips, rng) : 0;
+    const flipped = flips > 0 ? flip(durable, this.durable, this.pending, flips, rng) : 0;
     const attrs = new Map<string, AttrValue[]>();
     for (const [name, values] of this.attrs) {
       const sure = Math.max(values.findLastIndex(({ sinceMs }) => sinceMs <= nowMs - WRITE_BACK_MS), 0);
@@ -254,6 +254,12 @@ export class SimFile {
 /** Puts that part of `pending` onto `to` which `style` lets survive, sector by sector. */
 function survive(to: Bytes, pending: readonly Change[], style: CrashStyle, rng: Rng): void {
   if (style === 'none') return;
+  if (style === 'writes' || style === 'last') {
+    // Requests as a disk's queue takes them: each whole or not at all.
+    for (const change of pending)
+      if (style === 'last' ? change === pending.at(-1) : rng.chance(0.6)) to.apply(change, 0, change.length);
+    return;
+  }
   const cut = style === 'prefix' ? rng.below(pending.length + 1) : pending.length;
   const keep = style === 'all' || style === 'prefix' ? 1 : style === 'mostly' ? 0.97 : rng.pick([0.05, 0.3, 0.5, 0.8]);
   for (let i = 0; i < cut; i++) eachSector(pending[i]!, (from, end) => {
@@ -265,13 +271,18 @@ function survive(to: Bytes, pending: readonly Change[], style: CrashStyle, rng: 
   });
 }
 
-function flip(to: Bytes, pending: readonly Change[], share: number, rng: Rng): number {
+/** Sectors that a change would not have changed are left alone: rewriting what is durable cannot harm it. */
+function flip(to: Bytes, before: Bytes, pending: readonly Change[], share: number, rng: Rng): number {
   let flipped = 0;
+  const old = Buffer.alloc(SECTOR);
   for (const change of pending) {
-    if (change.data === undefined) continue;
+    const { data } = change;
+    if (data === undefined) continue;
     eachSector(change, (from, end) => {
       const at = change.pos + from + rng.below(end - from);
       if (!rng.chance(share) || at >= to.size) return;
+      before.read(change.pos + from, old, 0, end - from);
+      if (old.compare(data, from, end, 0, end - from) === 0) return;
       to.flip(at, rng.below(8));
       flipped++;
     });

@@ -168,6 +168,42 @@ export function crashImagesAtEveryCall(stride: number, variants: number, seed = 
   return looked;
 }
 
+/**
+ * A batch of a lost tail stands whole behind a reign's first record, at the right place and with the right number:
+ * only the chain tells that it is of another history.
+ */
+export function staleTail(): void {
+  const { run } = new Scenario();
+  const { host } = run;
+  const { client } = host;
+  const commit = (ms: number): void => {
+    for (let i = 0; i < 4; i++) {
+      run.daemon.step('committer');
+      host.clock.advance(ms);
+    }
+  };
+  run.restart();
+  client.flushNow();
+  commit(5);
+  const { tail } = host.history;
+  for (let i = 0; i < 2; i++) {
+    client.writeNow(0, 8 * i, 8);
+    // Written, and not synced: nobody waits, and hardly any time goes by.
+    commit(0.7);
+  }
+  if (run.daemon.committer.written !== tail + 2 || run.daemon.committer.durable !== tail)
+    throw new Error('the scenario does not fit the committer any more');
+  host.killMachine({ style: 'last' });
+  run.restart();
+  if (host.history.tail !== tail + 1) throw new Error(`the tail was to be lost, and history goes on at ${host.history.tail}`);
+  client.flushNow();
+  commit(5);
+  host.killMachine({ style: 'none' });
+  run.restart();
+  run.settle();
+  host.end();
+}
+
 const WHEN = ['before', 'during', 'after'] as const;
 const DEATHS: readonly Death[] = ['daemon', 'machine', 'keeper'];
 

@@ -79,7 +79,7 @@ export class SimHost {
     this.local.nowMs = nowMs;
     this.world.mount('/local', this.local);
     for (const site of shape.sites) {
-      const disk = new SimDisk(`site${site.nr}`, 100 + site.nr, true);
+      const disk = new SimDisk(`site${site.nr}`, 100 + site.nr, this.rng.chance(0.5));
       disk.nowMs = nowMs;
       this.siteDisks.set(site.nr, disk);
       this.world.mount(folderOf(site.nr), disk);

@@ -52,6 +52,8 @@ export class SimWorld {
   between: (() => void) | undefined;
   /** Last calls, newest last, for the report of a failure. */
   readonly trace: string[] = [];
+  /** Every call goes into the trace. */
+  traceCalls = false;
   /** How often each call name was made. */
   readonly names = new Map<string, number>();
   private readonly mounts: { at: string; disk: SimDisk }[] = [];
@@ -126,6 +128,7 @@ export class SimIo implements Io {
     const verdict = this.world.enter(call, kind, path);
     if (verdict === undefined) {
       const result = effect(1);
+      if (this.world.traceCalls) this.world.note(`    ${call} ${path} = ${result} (call ${this.world.calls})`);
       this.world.between?.();
       return result;
     }

@@ -3,7 +3,7 @@
  * random moments in between the promises are looked at. At the end everything is let heal, and then all must be
  * everywhere.
  */
-import { RepError } from '../../src/base/errors.js';
+import { ERRNO, RepError } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
@@ -18,6 +18,8 @@ export interface RunOptions {
   steps: number;
   /** Stops earlier after so many milliseconds of real time. */
   budgetMs?: number;
+  /** Every call goes into the report of a failure. */
+  traceCalls?: boolean;
 }
 
 export interface RunResult {
@@ -75,7 +77,8 @@ export class SimRun {
   private readonly checks: Rng;
   private weights: Record<string, number> = {};
   private moodUntil = 0;
-  private restless = 0;
+  /** No request was made since the last daemon began. */
+  private early = false;
   private pace = 1;
   /** No dice of its own: no deaths while starting, no moods. */
   orderly = false;
@@ -137,17 +140,52 @@ export class SimRun {
     }
   }
 
-  /** Who runs often and who starves, for a while. */
+  /** Who runs often and who starves, and what goes wrong all the time, for a while. */
   private changeMood(): void {
-    const { rng } = this;
-    this.moodUntil = this.step + rng.between(30, 300);
+    const { rng, faults, host } = this;
+    const { client } = host;
+    // Reigns that have hardly begun when the next death comes are where old batches show.
+    const mood = this.early && rng.chance(0.3) ? 'quiet' : rng.weighted(MOODS);
+    this.early = false;
+    this.coverage.hit(`mood: ${mood}`);
+    this.moodUntil = this.step + rng.between(30, mood === 'mixed' ? 300 : 100);
     this.weights = Object.fromEntries(this.daemon.names.map((name) => [name, rng.pick([0.02, 0.5, 1, 1, 4])]));
     this.weights['client'] = rng.pick([0, 1, 4, 16]);
-    this.restless = rng.pick([0, 0.02, 0.2]);
-    this.daemon.restless = this.restless;
+    this.daemon.restless = rng.pick([0, 0.02, 0.2]);
     this.pace = rng.pick([0.1, 1, 20]);
-    this.faults.shortRate = rng.chance(0.2) ? 0.02 : 0;
-    if (!rng.chance(0.3)) this.heal();
+    faults.shortRate = rng.chance(0.2) ? 0.02 : 0;
+    client.temper = 'mixed';
+    if (mood !== 'mixed' || !rng.chance(0.3)) this.heal();
+    switch (mood) {
+      case 'mixed':
+        return;
+      case 'index dies':
+      case 'sites away':
+        client.temper = 'flood';
+        for (const name of this.daemon.names) this.weights[name] = rng.pick([1, 4]);
+        this.weights['client'] = 4;
+        this.pace = 20;
+        if (mood === 'index dies')
+          faults.episode = { area: rng.pick(['INDEX:', 'REPLOG:SUPER']), kinds: ['index', 'write', 'sync'], errno: ERRNO.EIO, left: 1e6, rate: 1 };
+        else for (const { nr } of host.shape.sites) host.siteDisks.get(nr)!.unreachable = true;
+        return;
+      case 'trickle':
+        client.temper = 'trickle';
+        this.weights['client'] = 1;
+        this.weights['committer'] = 4;
+        this.pace = 1;
+        if (rng.chance(0.7)) this.armAt(rng.between(5, 60), 'machine');
+        return;
+      case 'quiet':
+        this.weights['client'] = 0;
+        this.weights['committer'] = 4;
+        this.moodUntil = this.step + rng.between(5, 20);
+        this.armAt(rng.between(10, 60), 'machine');
+    }
+  }
+
+  private armAt(calls: number, death: Death): void {
+    this.faults.kill ??= { at: this.host.world.calls + calls, when: this.rng.pick(['before', 'during', 'after']), death };
   }
 
   /** The operator puts right what is wrong. */
@@ -222,10 +260,8 @@ export class SimRun {
   }
 
   private arm(): void {
-    const { rng, faults, host } = this;
-    if (faults.kill !== undefined) return;
-    const death = randomDeath(rng);
-    faults.kill = { at: host.world.calls + rng.between(1, rng.pick([3, 30])), when: rng.pick(['before', 'during', 'after']), death };
+    const { rng } = this;
+    this.armAt(rng.between(1, rng.pick([3, 30])), randomDeath(rng));
   }
 
   private wallBack(): void {
@@ -279,6 +315,7 @@ export class SimRun {
       this.bury(death);
     }
     this.moodUntil = 0;
+    this.early = true;
   }
 
   /** Closes cleanly and opens again: nothing is lost, no reign begins. */
@@ -394,6 +431,8 @@ export class SimRun {
   }
 }
 
+const MOODS = { mixed: 60, trickle: 15, quiet: 3, 'index dies': 11, 'sites away': 11 } as const;
+
 const EVENTS = {
   machine: 900,
   read: 40,
@@ -409,8 +448,9 @@ const EVENTS = {
   reopen: 1,
 } as const;
 
-export async function runSeed({ seed, steps, budgetMs }: RunOptions): Promise<RunResult> {
+export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions): Promise<RunResult> {
   const run = new SimRun(seed);
+  run.host.world.traceCalls = traceCalls === true;
   const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
   let error: unknown;
   try {
@@ -423,6 +463,7 @@ export async function runSeed({ seed, steps, budgetMs }: RunOptions): Promise<Ru
   const { host, coverage } = run;
   const { counts } = host.client;
   coverage.hit('requests blocked for want of room', counts.blocked);
+  coverage.hit('requests blocked while the log was full', counts.logFull);
   coverage.hit('requests refused with an error', counts.failed);
   coverage.hit('requests sent again', counts.resent);
   for (const kind of ['write', 'discard', 'zeroes', 'flush', 'tag', 'dsync'] as const) coverage.hit(`request: ${kind}`, counts[kind]);
@@ -431,7 +472,7 @@ export async function runSeed({ seed, steps, budgetMs }: RunOptions): Promise<Ru
     ok: error === undefined,
     steps: run.step,
     error,
-    trace: host.world.trace.slice(-60),
+    trace: host.world.trace.slice(traceCalls === true ? -400 : -60),
     coverage,
     digest: run.fingerprint,
     records: counts.write + counts.discard + counts.zeroes + counts.tag,

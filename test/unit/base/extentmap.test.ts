@@ -48,13 +48,56 @@ describe('ExtentMap', () => {
   const inserts: { name: string; first: Range[]; insert: Range; expect: Range[] }[] = [
     { name: 'into nothing', first: [], insert: [5, 9, 1], expect: [[5, 9, 1]] },
     { name: 'an empty range changes nothing', first: [[0, 4, 1]], insert: [2, 2, 9], expect: [[0, 4, 1]] },
-    { name: 'over the middle splits', first: [[0, 9, 1]], insert: [3, 5, 2], expect: [[0, 3, 1], [3, 5, 2], [5, 9, 1]] },
-    { name: 'of the same value into the middle changes nothing', first: [[0, 9, 1]], insert: [3, 5, 1], expect: [[0, 9, 1]] },
-    { name: 'over several overrides all', first: [[0, 2, 1], [3, 5, 2], [6, 8, 3]], insert: [1, 7, 4], expect: [[0, 1, 1], [1, 7, 4], [7, 8, 3]] },
+    {
+      name: 'over the middle splits',
+      first: [[0, 9, 1]],
+      insert: [3, 5, 2],
+      expect: [
+        [0, 3, 1],
+        [3, 5, 2],
+        [5, 9, 1],
+      ],
+    },
+    {
+      name: 'of the same value into the middle changes nothing',
+      first: [[0, 9, 1]],
+      insert: [3, 5, 1],
+      expect: [[0, 9, 1]],
+    },
+    {
+      name: 'over several overrides all',
+      first: [
+        [0, 2, 1],
+        [3, 5, 2],
+        [6, 8, 3],
+      ],
+      insert: [1, 7, 4],
+      expect: [
+        [0, 1, 1],
+        [1, 7, 4],
+        [7, 8, 3],
+      ],
+    },
     { name: 'touching on the left joins', first: [[0, 4, 1]], insert: [4, 6, 1], expect: [[0, 6, 1]] },
     { name: 'touching on the right joins', first: [[4, 6, 1]], insert: [0, 4, 1], expect: [[0, 6, 1]] },
-    { name: 'between two joins all three', first: [[0, 2, 1], [4, 6, 1]], insert: [2, 4, 1], expect: [[0, 6, 1]] },
-    { name: 'touching with another value stays apart', first: [[0, 4, 1]], insert: [4, 6, 2], expect: [[0, 4, 1], [4, 6, 2]] },
+    {
+      name: 'between two joins all three',
+      first: [
+        [0, 2, 1],
+        [4, 6, 1],
+      ],
+      insert: [2, 4, 1],
+      expect: [[0, 6, 1]],
+    },
+    {
+      name: 'touching with another value stays apart',
+      first: [[0, 4, 1]],
+      insert: [4, 6, 2],
+      expect: [
+        [0, 4, 1],
+        [4, 6, 2],
+      ],
+    },
     { name: 'the same range takes the new value', first: [[0, 4, 1]], insert: [0, 4, 2], expect: [[0, 4, 2]] },
   ];
   for (const { name, first, insert, expect } of inserts)
@@ -67,9 +110,16 @@ describe('ExtentMap', () => {
   it('remove keeps what lies outside', () => {
     const map = mapOf([0, 10, 1], [20, 30, 2]);
     map.remove(5, 25);
-    assert.deepEqual(ranges(map), [[0, 5, 1], [25, 30, 2]]);
+    assert.deepEqual(ranges(map), [
+      [0, 5, 1],
+      [25, 30, 2],
+    ]);
     map.remove(1, 2);
-    assert.deepEqual(ranges(map), [[0, 1, 1], [2, 5, 1], [25, 30, 2]]);
+    assert.deepEqual(ranges(map), [
+      [0, 1, 1],
+      [2, 5, 1],
+      [25, 30, 2],
+    ]);
     map.remove(-5, 100);
     assert.equal(map.empty, true);
     assert.equal(map.total, 0);
@@ -109,7 +159,10 @@ describe('ExtentMap', () => {
           const expect = twin.ranges();
           assert.deepEqual(ranges(map), expect, `step ${step}`);
           assert.equal(map.count, expect.length);
-          assert.equal(map.total, expect.reduce((sum, [a, b]) => sum + b - a, 0));
+          assert.equal(
+            map.total,
+            expect.reduce((sum, [a, b]) => sum + b - a, 0),
+          );
         }
         const at = roll(size);
         const clipped: Range[] = [];

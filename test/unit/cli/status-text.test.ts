@@ -61,7 +61,7 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
     connections: [{ ...SITE, ...site }],
     failures: [],
     ...change,
-  } as StatusJson;
+  };
 }
 
 describe('cli/status-text', () => {

@@ -3,7 +3,14 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { RepError } from '../../../src/base/errors.js';
-import { checkName, defaultConfig, loadConfig, nameFault, saveConfig, type GroupConfig } from '../../../src/control/config.js';
+import {
+  checkName,
+  defaultConfig,
+  loadConfig,
+  nameFault,
+  saveConfig,
+  type GroupConfig,
+} from '../../../src/control/config.js';
 import { groupDir, stateRoot } from '../../../src/control/state.js';
 
 const ID = '00112233445566778899aabbccddeeff';
@@ -59,28 +66,112 @@ describe('control/config', () => {
   const faults: { name: string; value: () => unknown; message: RegExp }[] = [
     { name: 'no JSON', value: () => '{"version": 1,', message: /not JSON: .*; correct it or restore a copy/ },
     { name: 'a list', value: () => [], message: /expected an object, found a list/ },
-    { name: 'an unknown version', value: () => ({ ...good(), version: 2 }), message: /version: 2 is not known, this program knows 1/ },
-    { name: 'no version', value: () => ({ ...good(), version: undefined }), message: /version: expected a whole number, found nothing/ },
-    { name: 'a short id', value: () => ({ ...good(), id: 'abc' }), message: /id: "abc" is not 32 lower-case hexadecimal digits/ },
+    {
+      name: 'an unknown version',
+      value: () => ({ ...good(), version: 2 }),
+      message: /version: 2 is not known, this program knows 1/,
+    },
+    {
+      name: 'no version',
+      value: () => ({ ...good(), version: undefined }),
+      message: /version: expected a whole number, found nothing/,
+    },
+    {
+      name: 'a short id',
+      value: () => ({ ...good(), id: 'abc' }),
+      message: /id: "abc" is not 32 lower-case hexadecimal digits/,
+    },
     { name: 'an unknown word', value: () => ({ ...good(), quorum: 2 }), message: /quorum: unknown word/ },
-    { name: 'an unknown word of a device', value: () => ({ ...good(), ...device({ mode: 1 }) }), message: /devices\[0\]\.mode: unknown word/ },
-    { name: 'an unknown durability', value: () => ({ ...good(), durability: 'often' }), message: /durability: "often" is not one of flush, write/ },
-    { name: 'a small log', value: () => ({ ...good(), log: { path: 'l', size: 1024 } }), message: /log\.size: 1 KiB is less than the 4 MiB needed/ },
-    { name: 'an odd window', value: () => ({ ...good(), windowRing: 3_000_000 }), message: /windowRing: 3000000 is not a power of two/ },
-    { name: 'a small window', value: () => ({ ...good(), windowRing: 4096 }), message: /windowRing: 4096 is not between/ },
-    { name: 'no device', value: () => ({ ...good(), devices: [] }), message: /devices: a group needs at least one device/ },
-    { name: 'a device with a slash', value: () => ({ ...good(), ...device({ name: 'a/b' }) }), message: /devices\[0\]\.name: "a\/b": a name must not contain a slash/ },
-    { name: 'a ragged size', value: () => ({ ...good(), ...device({ size: 1000 }) }), message: /devices\[0\]\.size: 1000 bytes are not a multiple of 512/ },
-    { name: 'a size of nothing', value: () => ({ ...good(), ...device({ size: 0 }) }), message: /size: 0 B is less than the 512 B needed/ },
-    { name: 'a size as text', value: () => ({ ...good(), ...device({ size: '1G' }) }), message: /size: expected a whole number, found "1G"/ },
-    { name: 'two devices of one number', value: () => ({ ...good(), ...two({ nr: 0 }) }), message: /devices\[1\]\.nr: 0 is used by devices\[0\] already/ },
-    { name: 'two devices of one name', value: () => ({ ...good(), ...two({ name: 'disk0' }) }), message: /devices\[1\]\.name: disk0 is used/ },
-    { name: 'two devices on one image', value: () => ({ ...good(), ...two({ local: 'images/disk0' }) }), message: /devices\[1\]\.local: .* is used/ },
-    { name: 'slink 0 as a site', value: () => ({ ...good(), ...site({ nr: 0 }) }), message: /sites\[0\]\.nr: 0 is not between 1 and 2047/ },
-    { name: 'slink 2048', value: () => ({ ...good(), ...site({ nr: 2048 }) }), message: /sites\[0\]\.nr: 2048 is not between 1 and 2047/ },
-    { name: 'an unknown site type', value: () => ({ ...good(), ...site({ type: 'tape' }) }), message: /sites\[0\]\.type: "tape" is not one of blockdev/ },
-    { name: 'an unknown policy', value: () => ({ ...good(), ...site({ policy: 'sync' }) }), message: /sites\[0\]\.policy: "sync" is not one of async/ },
-    { name: 'a negative RPO', value: () => ({ ...good(), ...site({ rpoMs: -1 }) }), message: /sites\[0\]\.rpoMs: -1 is not between/ },
+    {
+      name: 'an unknown word of a device',
+      value: () => ({ ...good(), ...device({ mode: 1 }) }),
+      message: /devices\[0\]\.mode: unknown word/,
+    },
+    {
+      name: 'an unknown durability',
+      value: () => ({ ...good(), durability: 'often' }),
+      message: /durability: "often" is not one of flush, write/,
+    },
+    {
+      name: 'a small log',
+      value: () => ({ ...good(), log: { path: 'l', size: 1024 } }),
+      message: /log\.size: 1 KiB is less than the 4 MiB needed/,
+    },
+    {
+      name: 'an odd window',
+      value: () => ({ ...good(), windowRing: 3_000_000 }),
+      message: /windowRing: 3000000 is not a power of two/,
+    },
+    {
+      name: 'a small window',
+      value: () => ({ ...good(), windowRing: 4096 }),
+      message: /windowRing: 4096 is not between/,
+    },
+    {
+      name: 'no device',
+      value: () => ({ ...good(), devices: [] }),
+      message: /devices: a group needs at least one device/,
+    },
+    {
+      name: 'a device with a slash',
+      value: () => ({ ...good(), ...device({ name: 'a/b' }) }),
+      message: /devices\[0\]\.name: "a\/b": a name must not contain a slash/,
+    },
+    {
+      name: 'a ragged size',
+      value: () => ({ ...good(), ...device({ size: 1000 }) }),
+      message: /devices\[0\]\.size: 1000 bytes are not a multiple of 512/,
+    },
+    {
+      name: 'a size of nothing',
+      value: () => ({ ...good(), ...device({ size: 0 }) }),
+      message: /size: 0 B is less than the 512 B needed/,
+    },
+    {
+      name: 'a size as text',
+      value: () => ({ ...good(), ...device({ size: '1G' }) }),
+      message: /size: expected a whole number, found "1G"/,
+    },
+    {
+      name: 'two devices of one number',
+      value: () => ({ ...good(), ...two({ nr: 0 }) }),
+      message: /devices\[1\]\.nr: 0 is used by devices\[0\] already/,
+    },
+    {
+      name: 'two devices of one name',
+      value: () => ({ ...good(), ...two({ name: 'disk0' }) }),
+      message: /devices\[1\]\.name: disk0 is used/,
+    },
+    {
+      name: 'two devices on one image',
+      value: () => ({ ...good(), ...two({ local: 'images/disk0' }) }),
+      message: /devices\[1\]\.local: .* is used/,
+    },
+    {
+      name: 'slink 0 as a site',
+      value: () => ({ ...good(), ...site({ nr: 0 }) }),
+      message: /sites\[0\]\.nr: 0 is not between 1 and 2047/,
+    },
+    {
+      name: 'slink 2048',
+      value: () => ({ ...good(), ...site({ nr: 2048 }) }),
+      message: /sites\[0\]\.nr: 2048 is not between 1 and 2047/,
+    },
+    {
+      name: 'an unknown site type',
+      value: () => ({ ...good(), ...site({ type: 'tape' }) }),
+      message: /sites\[0\]\.type: "tape" is not one of blockdev/,
+    },
+    {
+      name: 'an unknown policy',
+      value: () => ({ ...good(), ...site({ policy: 'sync' }) }),
+      message: /sites\[0\]\.policy: "sync" is not one of async/,
+    },
+    {
+      name: 'a negative RPO',
+      value: () => ({ ...good(), ...site({ rpoMs: -1 }) }),
+      message: /sites\[0\]\.rpoMs: -1 is not between/,
+    },
   ];
   for (const { name, value, message } of faults) {
     it(`loadConfig refuses ${name} and names file, word and next step`, () => {
@@ -120,7 +211,10 @@ describe('control/config', () => {
   }
 
   it('checkName names where the name came from', () => {
-    assert.throws(() => checkName('a@b', '--group'), { errno: 'EINVAL', message: /^--group: "a@b": .*; choose another name$/ });
+    assert.throws(() => checkName('a@b', '--group'), {
+      errno: 'EINVAL',
+      message: /^--group: "a@b": .*; choose another name$/,
+    });
   });
 
   it('stateRoot follows user and environment', () => {

@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { EventLog, eventLine } from '../../../src/control/events.js';
 
 const T0 = Date.UTC(2026, 10, 20, 6, 0, 0);
-const GRAMMAR = /^(exists|change|create|destroy) (group|device|site|log) name:\S+( [a-z-]+:\S+)* time:\S+Z( reason:.+)?$/;
+const GRAMMAR =
+  /^(exists|change|create|destroy) (group|device|site|log) name:\S+( [a-z-]+:\S+)* time:\S+Z( reason:.+)?$/;
 
 describe('control/events', () => {
   it('EventLog begins with what exists, ended by "exists -"', () => {
-    const log = new EventLog(() => [{ object: 'group', name: 'default', keys: { role: 'Primary' } }], () => T0);
+    const log = new EventLog(
+      () => [{ object: 'group', name: 'default', keys: { role: 'Primary' } }],
+      () => T0,
+    );
     assert.equal(
       log.read(0, 1000).toString(),
       'exists group name:default role:Primary time:2026-11-20T06:00:00.000Z\nexists -\n',
@@ -14,7 +18,10 @@ describe('control/events', () => {
   });
 
   it('EventLog grows with each event, and the size follows', () => {
-    const log = new EventLog(() => [], () => T0);
+    const log = new EventLog(
+      () => [],
+      () => T0,
+    );
     const before = log.size;
     log.add('change', 'site', 'site1', { state: 'failed', paused: false }, 'the folder\nis gone');
     assert.ok(log.size > before);
@@ -26,7 +33,10 @@ describe('control/events', () => {
   });
 
   it('EventLog reads in pieces as in one', () => {
-    const log = new EventLog(() => [], () => T0);
+    const log = new EventLog(
+      () => [],
+      () => T0,
+    );
     for (let i = 0; i < 20; i++) log.add('change', 'site', 'site1', { seq: i });
     const whole = log.read(0, log.size).toString();
     let pieces = '';
@@ -37,7 +47,11 @@ describe('control/events', () => {
   });
 
   it('EventLog starts over with what exists when it is full, and so gets shorter', () => {
-    const log = new EventLog(() => [{ object: 'log', name: '/l', keys: {} }], () => T0, 1000);
+    const log = new EventLog(
+      () => [{ object: 'log', name: '/l', keys: {} }],
+      () => T0,
+      1000,
+    );
     let shrank = 0;
     for (let i = 0, last = 0; i < 100; i++) {
       log.add('change', 'site', 'site1', { seq: i });

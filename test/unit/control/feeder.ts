@@ -65,7 +65,14 @@ export class Feeder implements TreeHost {
   }
 
   /** Sends a request with `body` bytes behind the header, filled by `put`; returns its unique. */
-  send(opcode: number, node: number, body: number, put: (view: DataView, bytes: Buffer) => void = () => undefined, unique = this.nextUnique, uniqueHi = 0): number {
+  send(
+    opcode: number,
+    node: number,
+    body: number,
+    put: (view: DataView, bytes: Buffer) => void = () => undefined,
+    unique = this.nextUnique,
+    uniqueHi = 0,
+  ): number {
     const bytes = Buffer.alloc(IN_HEADER + body);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     view.setUint32(IN_LEN, bytes.length, true);

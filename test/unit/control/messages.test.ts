@@ -82,7 +82,10 @@ describe('control/messages', () => {
   for (const { text, errno, message } of wrong) {
     it(`submit answers ${JSON.stringify(text.slice(0, 30))} with ${errno} and a sentence`, async () => {
       const host = new FakeHost();
-      const board = new MessageBoard(() => host, () => 0);
+      const board = new MessageBoard(
+        () => host,
+        () => 0,
+      );
       const reply = await board.submit(text, { resent: false, stop: new AbortController().signal });
       assert.equal(reply.errno, ERRNO[errno as keyof typeof ERRNO]);
       assert.match(reply.text, message);
@@ -99,8 +102,13 @@ describe('control/messages', () => {
   });
 
   it('MessageBoard keeps the newest replies only, newest last', async () => {
-    const board = new MessageBoard(() => new FakeHost(), () => 0, 3);
-    for (const name of ['a', 'b', 'c', 'd']) await board.submit(`tag ${name}`, { resent: false, stop: new AbortController().signal });
+    const board = new MessageBoard(
+      () => new FakeHost(),
+      () => 0,
+      3,
+    );
+    for (const name of ['a', 'b', 'c', 'd'])
+      await board.submit(`tag ${name}`, { resent: false, stop: new AbortController().signal });
     assert.deepEqual(
       board.replies.map((r) => `${r.nr} ${r.message} ${r.text}`),
       ['2 tag b seq 42', '3 tag c seq 42', '4 tag d seq 42'],

@@ -76,15 +76,28 @@ describe('control/status', () => {
   });
 
   const linesCases: { name: string; facts: GroupFacts; line: RegExp }[] = [
-    { name: 'S for durability=write', facts: { ...facts(), config: { ...facts().config, durability: 'write' } }, line: /^0 1 replicator S,2,8 / },
-    { name: 'a full log and its holder', facts: { ...facts(), log: { ...facts().log, full: true } }, line: / full 1$/m },
+    {
+      name: 'S for durability=write',
+      facts: { ...facts(), config: { ...facts().config, durability: 'write' } },
+      line: /^0 1 replicator S,2,8 /,
+    },
+    {
+      name: 'a full log and its holder',
+      facts: { ...facts(), log: { ...facts().log, full: true } },
+      line: / full 1$/m,
+    },
     { name: 'a log in error', facts: { ...facts(), log: { ...facts().log, error: 28 } }, line: / error 1$/m },
-    { name: 'nobody who holds the head', facts: { ...facts(), log: { ...facts().log, holder: undefined } }, line: / ok -$/m },
+    {
+      name: 'nobody who holds the head',
+      facts: { ...facts(), log: { ...facts().log, holder: undefined } },
+      line: / ok -$/m,
+    },
     { name: 'a failed site', facts: withSite({ state: 'failed' }), line: /replicator-dev default 0 A,- W,256\/256$/m },
     { name: 'a site that needs a resync', facts: withSite({ needsFullResync: true }), line: / A,- A,0\/256$/m },
     { name: 'failed local images', facts: facts({ localError: 5 }), line: /replicator-dev default 0 W,- /m },
   ];
-  for (const { name, facts: f, line } of linesCases) it(`statusLines shows ${name}`, () => assert.match(statusLines(f), line));
+  for (const { name, facts: f, line } of linesCases)
+    it(`statusLines shows ${name}`, () => assert.match(statusLines(f), line));
 
   it('statusLines names a device whose name its number does not tell', () => {
     const f = facts();
@@ -119,7 +132,10 @@ describe('control/status', () => {
   it('buildStatus says what is suspended and what to do', () => {
     const status = buildStatus({ ...facts(), log: { ...facts().log, error: 28 } });
     assert.equal(status.suspended, true);
-    assert.match(status['suspended-reason']!, /replog: writing the log failed: no space left.*; repair it, then write "resume"/);
+    assert.match(
+      status['suspended-reason']!,
+      /replog: writing the log failed: no space left.*; repair it, then write "resume"/,
+    );
     assert.equal(status.log.state, 'error');
     assert.equal(buildStatus(facts())['suspended-reason'], null);
   });

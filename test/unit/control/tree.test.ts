@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { getU64, setU64 } from '../../../src/base/codec.js';
 import { ERRNO, RepError } from '../../../src/base/errors.js';
 import type { MessageHost } from '../../../src/control/messages.js';
-import { CTL_FILES, CTL_NODE, ROOT_NODE, ctlFileNode, ctlFileOf, deviceNode, deviceNrOf } from '../../../src/control/nodes.js';
+import {
+  CTL_FILES,
+  CTL_NODE,
+  ROOT_NODE,
+  ctlFileNode,
+  ctlFileOf,
+  deviceNode,
+  deviceNrOf,
+} from '../../../src/control/nodes.js';
 import {
   FATTR,
   FUSE,
@@ -43,7 +51,10 @@ const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolv
 describe('control/nodes', () => {
   it('node numbers are those that earlier versions gave', () => {
     assert.deepEqual(CTL_FILES.slice(0, 5), ['status', 'status.json', 'table', 'events', 'messages']);
-    assert.deepEqual([ROOT_NODE, CTL_NODE, ctlFileNode('status'), ctlFileNode('messages'), deviceNode(0), deviceNode(7)], [1, 2, 16, 20, 1024, 1031]);
+    assert.deepEqual(
+      [ROOT_NODE, CTL_NODE, ctlFileNode('status'), ctlFileNode('messages'), deviceNode(0), deviceNode(7)],
+      [1, 2, 16, 20, 1024, 1031],
+    );
     assert.equal(ctlFileOf(17), 'status.json');
     assert.equal(ctlFileOf(15), undefined);
     assert.equal(deviceNrOf(1030), 6);
@@ -103,7 +114,13 @@ describe('control/tree', () => {
   const setattrs: { name: string; node: number; valid: number; size: number; error: number }[] = [
     { name: 'the same size', node: DISK0, valid: FATTR.SIZE, size: 1 << 30, error: 0 },
     { name: 'size 0 without a handle (O_TRUNC)', node: DISK0, valid: FATTR.SIZE, size: 0, error: 0 },
-    { name: 'size 0 with a handle (ftruncate)', node: DISK0, valid: FATTR.SIZE | FATTR.FH, size: 0, error: -ERRNO.EPERM },
+    {
+      name: 'size 0 with a handle (ftruncate)',
+      node: DISK0,
+      valid: FATTR.SIZE | FATTR.FH,
+      size: 0,
+      error: -ERRNO.EPERM,
+    },
     { name: 'another size', node: DISK0, valid: FATTR.SIZE, size: 4096, error: -ERRNO.EPERM },
     { name: 'times', node: DISK0, valid: FATTR.MTIME | FATTR.ATIME_NOW, size: 0, error: 0 },
     { name: 'mode', node: DISK0, valid: FATTR.MODE, size: 0, error: -ERRNO.EPERM },
@@ -125,13 +142,13 @@ describe('control/tree', () => {
   it('READDIR lists the tree, in pieces as in one', () => {
     const names = (node: number, size: number): string[] => {
       const found: string[] = [];
-      for (let off = 0; ; ) {
+      for (let off = 0; ;) {
         const { view, body } = feeder.ask(FUSE.READDIR, node, 40, (v) => {
           setU64(v, READ_OFFSET, off);
           v.setUint32(READ_SIZE, size, true);
         });
         if (body.length === 0) return found;
-        for (let at = 0; at < body.length; ) {
+        for (let at = 0; at < body.length;) {
           const length = view.getUint32(at + 16, true);
           found.push(body.toString('utf8', at + 24, at + 24 + length));
           off = getU64(view, at + 8);
@@ -189,7 +206,10 @@ describe('control/tree', () => {
     feeder.write(MESSAGES, fh, 'site 9 pause');
     await settle();
     assert.equal(feeder.answers.at(-1)!.error, -ERRNO.ENOENT);
-    assert.match(feeder.read(MESSAGES, fh).body.toString(), /\tENOENT\tsite 9 pause\tsite 9: no such site; there is 1\n$/);
+    assert.match(
+      feeder.read(MESSAGES, fh).body.toString(),
+      /\tENOENT\tsite 9 pause\tsite 9: no such site; there is 1\n$/,
+    );
   });
 
   it('a message that is too long is EINVAL', () => {
@@ -244,7 +264,13 @@ describe('control/tree', () => {
     feeder.write(MESSAGES, 0, 'tag once', unique, RESENT);
     await settle();
     assert.deepEqual(host.tags, ['once']);
-    assert.deepEqual(feeder.answers.map((a) => [a.uniqueHi, a.error]), [[0, 0], [RESENT, 0]]);
+    assert.deepEqual(
+      feeder.answers.map((a) => [a.uniqueHi, a.error]),
+      [
+        [0, 0],
+        [RESENT, 0],
+      ],
+    );
   });
 
   it('a message that an earlier daemon may have carried out says so', async () => {

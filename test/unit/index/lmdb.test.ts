@@ -68,8 +68,14 @@ describe('openIndex', () => {
     const index = opened();
     index.commit({ links: [LINK, { ...LINK, nr: 2 }], segments: [0, 100, 200].map(segment) });
     index.commit({ dropLinks: [1], dropSegmentsBelow: 200 });
-    assert.deepEqual(index.links().map((l) => l.nr), [2]);
-    assert.deepEqual(index.segments().map((s) => s.start), [200]);
+    assert.deepEqual(
+      index.links().map((l) => l.nr),
+      [2],
+    );
+    assert.deepEqual(
+      index.segments().map((s) => s.start),
+      [200],
+    );
     assert.equal(index.extents(100), undefined);
   });
 
@@ -98,7 +104,10 @@ describe('openIndex', () => {
     const run = spawnSync('strace', ['-f', '-y', '-e', calls, '-o', trace, process.execPath, script]);
     assert.equal(run.status, 0, run.stderr.toString());
     const lines = readFileSync(trace, 'utf8').split('\n');
-    const part = lines.slice(lines.findIndex((l) => l.includes('"BEGIN"')), lines.findIndex((l) => l.includes('"END"')));
+    const part = lines.slice(
+      lines.findIndex((l) => l.includes('"BEGIN"')),
+      lines.findIndex((l) => l.includes('"END"')),
+    );
     const data = part.findLastIndex((l) => /pwrite.*data\.mdb.*= \d{4,}$/.test(l));
     const sync = part.findIndex((l, i) => i > data && /f(data)?sync\(.*= 0$/.test(l));
     const meta = part.findIndex((l, i) => i > sync && /pwrite.*data\.mdb.*= \d+$/.test(l));
@@ -194,7 +203,10 @@ describe('openIndex', () => {
       const { rig, index } = lived();
       const recovered = recover(openLog(rig.log.path), await reopened(index));
       assert.equal(recovered.indexLost, false);
-      assert.deepEqual(recovered.links.map((l) => l.sync), ['in-order']);
+      assert.deepEqual(
+        recovered.links.map((l) => l.sync),
+        ['in-order'],
+      );
     });
 
     it('! makes every site inconsistent where an old copy came back', async () => {
@@ -208,7 +220,10 @@ describe('openIndex', () => {
       assert.equal(old.id, index.id);
       const recovered = recover(openLog(rig.log.path), old);
       assert.equal(recovered.indexLost, true);
-      assert.deepEqual(recovered.links.map((l) => l.sync), ['inconsistent']);
+      assert.deepEqual(
+        recovered.links.map((l) => l.sync),
+        ['inconsistent'],
+      );
     });
 
     it('! makes every site inconsistent where it is gone', async () => {
@@ -219,7 +234,10 @@ describe('openIndex', () => {
       for (let i = 0; i < 5; i++) fresh.commit({ links: [LINK] });
       const recovered = recover(openLog(rig.log.path), fresh);
       assert.equal(recovered.indexLost, true);
-      assert.deepEqual(recovered.links.map((l) => l.sync), ['inconsistent']);
+      assert.deepEqual(
+        recovered.links.map((l) => l.sync),
+        ['inconsistent'],
+      );
     });
   });
 });

@@ -100,6 +100,7 @@ describe('Appender', () => {
     const { slots } = rig.window.shape;
     for (let i = 0; i < slots - 2; i++) {
       assert.ok(rig.appender.hasRoom(0, 1), `record ${i}`);
+      assert.equal(rig.appender.hasRoom(0, 1, 3), i <= slots - 5);
       rig.appender.seal(REC.FLUSH, 0, 0, 0, 0, 0);
     }
     assert.ok(!rig.appender.hasRoom(0, 1));

@@ -127,6 +127,23 @@ describe('Checkpointer', () => {
     assert.equal(recovered.records, 3);
   });
 
+  it('gives space back that a daemon killed between index and superblock had found free', () => {
+    const { io, rig, index, failures, checkpointer } = set();
+    const place = at(rig, 6);
+    checkpointer.noteApplied(place);
+    checkpointer.ask();
+    io.arm({ call: 'REPLOG:SUPER', nth: 1, crash: 'before' });
+    assert.throws(() => checkpointer.step(), /crash/);
+    io.disarm();
+    const { log, window, shared, clock } = rig;
+    const events = { checkpointFailed: (reason: Error) => void failures.push(reason.message) };
+    const next = new Checkpointer({ log, index, window, shared, clock, events });
+    // The images stand where the index says: nothing new comes from there.
+    next.noteApplied(place);
+    next.step();
+    assert.equal(shared.logHead, place.pos);
+  });
+
   it('does not call a log clean that is not durable to its tail', () => {
     const { rig, checkpointer } = set();
     rig.write(512);
@@ -199,7 +216,10 @@ describe('! Checkpointer order: index flushed, superblock durable, space reused'
       const recovered = recover(openLog(rig.log.path), index);
       assert.equal(recovered.indexLost, false);
       assert.deepEqual(recovered.checkpoint, at(rig, 6));
-      assert.deepEqual(recovered.links.map((l) => [l.nr, l.cursor.seq, l.sync]), [[1, 5, 'in-order']]);
+      assert.deepEqual(
+        recovered.links.map((l) => [l.nr, l.cursor.seq, l.sync]),
+        [[1, 5, 'in-order']],
+      );
       assert.equal(recovered.place.seq, 7);
     });
 
@@ -211,7 +231,10 @@ describe('! Checkpointer order: index flushed, superblock durable, space reused'
     const events = { checkpointFailed: () => assert.fail() };
     const checkpointer = new Checkpointer({ log, index, window, shared, clock, events });
     checkpointer.step();
-    assert.deepEqual(index.changes.at(-1)!.links!.map((l) => l.sync), ['inconsistent', 'inconsistent']);
+    assert.deepEqual(
+      index.changes.at(-1)!.links!.map((l) => l.sync),
+      ['inconsistent', 'inconsistent'],
+    );
     assert.equal(log.super.indexGeneration, index.generation);
     assert.ok(index.links().every((l) => l.sync === 'inconsistent'));
   });

@@ -44,7 +44,10 @@ describe('Committer', () => {
     rig.run();
     assert.equal(io.count('REPLOG:WRITE'), 1);
     assert.equal(io.count('REPLOG:SYNC'), 1);
-    assert.deepEqual(rig.answers.map((a) => a.unique), [100, 101, 102, 103, 104]);
+    assert.deepEqual(
+      rig.answers.map((a) => a.unique),
+      [100, 101, 102, 103, 104],
+    );
     assert.ok(rig.answers.every((a) => a.errno === 0));
     assert.equal(rig.durable, 21);
     assert.deepEqual(readBack(rig).first, [...Array(20).keys()]);
@@ -156,8 +159,14 @@ describe('Committer', () => {
     for (let i = 0; i < 300; i++) rig.write(1 + ((i * 7919) % 12_000), i & 255);
     rig.settle();
     const back = readBack(rig);
-    assert.deepEqual(back.seqs, [...Array(300).keys()].map((i) => i + 1));
-    assert.deepEqual(back.first, [...Array(300).keys()].map((i) => i & 255));
+    assert.deepEqual(
+      back.seqs,
+      [...Array(300).keys()].map((i) => i + 1),
+    );
+    assert.deepEqual(
+      back.first,
+      [...Array(300).keys()].map((i) => i & 255),
+    );
   });
 
   it('goes round the ring, and stops with LOG_FULL until the head moves', () => {
@@ -215,7 +224,10 @@ describe('Committer', () => {
     const [segment] = rig.segments;
     assert.ok(segment!.complete);
     assert.equal(segment!.start, 0);
-    assert.deepEqual(segment!.tags.map((tag) => tag.name), ['first', 'third']);
+    assert.deepEqual(
+      segment!.tags.map((tag) => tag.name),
+      ['first', 'third'],
+    );
     const { durablePos, durable } = rig.committer;
     assert.deepEqual(readSegment(rig.log, 0, { pos: durablePos, seq: durable }), segment);
   });
@@ -341,7 +353,10 @@ describe('! Committer, after a failed write or sync', () => {
     rig.run();
     rig.write(512);
     rig.settle();
-    assert.deepEqual(rig.segments.map((s) => [s.start, s.count, s.complete]), [[0, 4, true]]);
+    assert.deepEqual(
+      rig.segments.map((s) => [s.start, s.count, s.complete]),
+      [[0, 4, true]],
+    );
   });
 });
 

@@ -38,25 +38,37 @@ describe('dumpLog', () => {
     assert.equal(kinds.filter((kind) => kind === 'record').length, 6);
     assert.equal(kinds.filter((kind) => kind === 'padding').length, 1);
     assert.equal(kinds.at(-1), 'end');
-    assert.match(lines.find((line) => line.includes('type=tag'))!, /name="week 3"/);
-    assert.match(lines.find((line) => line.includes('type=reign'))!, /id=0909090909090909/);
+    assert.match(
+      lines.find((line) => line.includes('type=tag'))!,
+      /name="week 3"/,
+    );
+    assert.match(
+      lines.find((line) => line.includes('type=reign'))!,
+      /id=0909090909090909/,
+    );
     assert.match(lines.at(-1)!, /seq=7 .*why=magic damaged=false/);
   });
 
   it('prints JSON, one object per line', () => {
     const rows = dump(lived().log.path, { json: true }).map((line) => JSON.parse(line) as Record<string, unknown>);
     const writes = rows.filter((row) => row['type'] === 'write');
-    assert.deepEqual(writes.map(({ kind, seq, offset, length }) => [kind, seq, offset, length]), [
-      ['record', 3, 0, 200_000],
-      ['record', 4, 4096, 200_000],
-      ['record', 5, 8192, 200_000],
-      ['record', 6, 12_288, 200_000],
-    ]);
+    assert.deepEqual(
+      writes.map(({ kind, seq, offset, length }) => [kind, seq, offset, length]),
+      [
+        ['record', 3, 0, 200_000],
+        ['record', 4, 4096, 200_000],
+        ['record', 5, 8192, 200_000],
+        ['record', 6, 12_288, 200_000],
+      ],
+    );
   });
 
   it('prints a part', () => {
     const records = dump(lived().log.path, { from: 2, limit: 3 }).filter((line) => line.startsWith('record '));
-    assert.deepEqual(records.map((line) => /seq=(\d+)/.exec(line)![1]), ['2', '3', '4']);
+    assert.deepEqual(
+      records.map((line) => /seq=(\d+)/.exec(line)![1]),
+      ['2', '3', '4'],
+    );
   });
 
   it('begins at the head, after laps too', () => {
@@ -93,7 +105,10 @@ describe('dumpLog', () => {
     }
     const log = newLog();
     truncateSync(log.path, 2_000_000);
-    assert.match(sentence(() => void dump(log.path)), /truncated: 2000000 bytes/);
+    assert.match(
+      sentence(() => void dump(log.path)),
+      /truncated: 2000000 bytes/,
+    );
   });
 
   it('timeText prints microseconds', () => {
@@ -131,7 +146,10 @@ describe('checkLog', () => {
     flip(rig.log.path, at);
     const report = checkLog(rig.log.path);
     assert.equal(report.problems.length, 1);
-    assert.match(report.problems[0]!, new RegExp(`record 4 at byte ${at} is damaged \\(sum\\), before the durable point`));
+    assert.match(
+      report.problems[0]!,
+      new RegExp(`record 4 at byte ${at} is damaged \\(sum\\), before the durable point`),
+    );
   });
 
   it('notices a damaged superblock and a checkpoint that is not of this history', () => {

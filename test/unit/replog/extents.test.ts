@@ -80,7 +80,10 @@ describe('extents', () => {
       const expected = all
         .filter((r) => r.seq <= segment.count && r.device === 1 && r.first < first + 11 && r.first + r.sectors > first)
         .map((r) => r.seq);
-      assert.deepEqual(lookupExtents(table, 0, 1, 1, first, 11).map((hit) => hit.seq), expected);
+      assert.deepEqual(
+        lookupExtents(table, 0, 1, 1, first, 11).map((hit) => hit.seq),
+        expected,
+      );
     }
   });
 
@@ -90,7 +93,10 @@ describe('extents', () => {
     assert.equal(fact.firstSeq, 1);
     assert.equal(fact.lastSeq, segment.count);
     assert.ok(fact.firstTimeUs > 0 && fact.lastTimeUs > fact.firstTimeUs);
-    assert.deepEqual(fact.tags.map(({ name, seq }) => [name, seq]), [['here', 6]]);
+    assert.deepEqual(
+      fact.tags.map(({ name, seq }) => [name, seq]),
+      [['here', 6]],
+    );
     const limit = { pos: rig.committer.durablePos, seq: rig.durable };
     assert.deepEqual(segmentFact(readSegment(rig.log, 0, limit)), fact);
   });

@@ -100,6 +100,17 @@ describe('replog format version 1', () => {
     assert.deepEqual(checkLog(unpack()).problems, []);
   });
 
+  it('the manual shows its bytes', () => {
+    const bytes = readFileSync(unpack());
+    const page = readFileSync(join(top(import.meta.dirname), 'man/reptool-replog.5'), 'utf8');
+    const lines = page.match(/^[0-9a-f]{8} {2}.*$/gm) ?? [];
+    assert.ok(lines.length > 20);
+    for (const line of lines) {
+      const at = parseInt(line.slice(0, 8), 16);
+      assert.equal(line.slice(8).replace(/ /g, ''), bytes.toString('hex', at, at + 16), line);
+    }
+  });
+
   it('makes the same bytes from the same inputs', () => {
     const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
     assert.equal(digest(generate().log.path), digest(unpack()));

@@ -95,13 +95,22 @@ describe('LogFile', () => {
     it(`open refuses ${name}`, () => {
       const { path } = newLog();
       harm(path);
-      assert.match(errorOf(() => openLog(path)), error);
+      assert.match(
+        errorOf(() => openLog(path)),
+        error,
+      );
     });
 
   it('open refuses a folder and a path that is not there', () => {
     const dir = scratch();
-    assert.match(errorOf(() => openLog(dir)), /^(EINVAL|EISDIR): /);
-    assert.match(errorOf(() => openLog(join(dir, 'none'))), /^ENOENT: /);
+    assert.match(
+      errorOf(() => openLog(dir)),
+      /^(EINVAL|EISDIR): /,
+    );
+    assert.match(
+      errorOf(() => openLog(join(dir, 'none'))),
+      /^ENOENT: /,
+    );
   });
 
   it('goes through the page cache where direct I/O is refused', () => {
@@ -127,7 +136,10 @@ describe('LogFile', () => {
       rig.settle();
       assert.equal(rig.durable, 2);
       log.close();
-      assert.match(errorOf(() => planLog(realIo, loop, 'create', { ...SPEC, size: 16 * MIB }, clock)), /^EINVAL: .*8388608/);
+      assert.match(
+        errorOf(() => planLog(realIo, loop, 'create', { ...SPEC, size: 16 * MIB }, clock)),
+        /^EINVAL: .*8388608/,
+      );
     } finally {
       execFileSync('losetup', ['--detach', loop]);
     }
@@ -162,9 +174,33 @@ describe('planLog', () => {
     },
   };
   const expected: Record<LogMode, Record<string, string>> = {
-    open: { nothing: 'ENOENT', blank: 'EINVAL', foreign: 'EINVAL', clean: 'open', open: 'open', damaged: 'EINVAL', newer: 'EINVAL' },
-    auto: { nothing: 'create', blank: 'create', foreign: 'create', clean: 'open', open: 'open', damaged: 'EINVAL', newer: 'EINVAL' },
-    create: { nothing: 'create', blank: 'create', foreign: 'create', clean: 'create', open: 'EPERM', damaged: 'create', newer: 'EINVAL' },
+    open: {
+      nothing: 'ENOENT',
+      blank: 'EINVAL',
+      foreign: 'EINVAL',
+      clean: 'open',
+      open: 'open',
+      damaged: 'EINVAL',
+      newer: 'EINVAL',
+    },
+    auto: {
+      nothing: 'create',
+      blank: 'create',
+      foreign: 'create',
+      clean: 'open',
+      open: 'open',
+      damaged: 'EINVAL',
+      newer: 'EINVAL',
+    },
+    create: {
+      nothing: 'create',
+      blank: 'create',
+      foreign: 'create',
+      clean: 'create',
+      open: 'EPERM',
+      damaged: 'create',
+      newer: 'EINVAL',
+    },
   };
   for (const mode of ['open', 'auto', 'create'] as const)
     for (const [state, outcome] of Object.entries(expected[mode]))
@@ -191,7 +227,10 @@ describe('LogCreator', () => {
   for (const size of [4 * MIB - 512, 4 * MIB + 1, 1000])
     it(`refuses ${size} bytes and makes nothing`, () => {
       const path = join(scratch(), 'replog');
-      assert.match(errorOf(() => newLog({ path, size })), /^EINVAL: .*multiple of 512 from 4194304/);
+      assert.match(
+        errorOf(() => newLog({ path, size })),
+        /^EINVAL: .*multiple of 512 from 4194304/,
+      );
       assert.ok(!existsSync(path));
     });
 
@@ -215,7 +254,10 @@ describe('LogCreator', () => {
     for (const call of ['REPLOG:ALLOCATE', 'REPLOG:ZERO']) {
       const path = join(scratch(), 'replog');
       const io = new FaultIo(realIo).arm({ call, nth: 1, errno: 28 });
-      assert.match(errorOf(() => newLog({ path, io })), /^ENOSPC: .*no room for a replog of 4 MiB/);
+      assert.match(
+        errorOf(() => newLog({ path, io })),
+        /^ENOSPC: .*no room for a replog of 4 MiB/,
+      );
       assert.ok(!existsSync(path), call);
     }
   });

@@ -126,7 +126,10 @@ describe('recover', () => {
     const index = new MemIndex();
     index.commit({ links: [link(1, places[2]!), link(2, { ...places[3]!, chainLo: 1 })] });
     const { recovered } = reopen(rig, index);
-    assert.deepEqual(recovered.links.map((l) => l.sync), ['in-order', 'inconsistent']);
+    assert.deepEqual(
+      recovered.links.map((l) => l.sync),
+      ['in-order', 'inconsistent'],
+    );
     assert.match(recovered.notes.join(), /site 2 holds another history/);
   });
 
@@ -263,7 +266,10 @@ describe('! recover, with an index that is lost or older than the superblock say
     rig.log.writeSuper({ indexGeneration: index.generation + 1 }, clock);
     const { recovered } = reopen(rig, index);
     assert.equal(recovered.indexLost, true);
-    assert.deepEqual(recovered.links.map((l) => l.sync), ['inconsistent', 'inconsistent']);
+    assert.deepEqual(
+      recovered.links.map((l) => l.sync),
+      ['inconsistent', 'inconsistent'],
+    );
     assert.match(recovered.notes.join(), /older \(commit 1\) than the replog \(2\): every site needs a resync/);
   });
 

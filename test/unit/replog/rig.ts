@@ -158,7 +158,13 @@ export class Rig {
 
 export function newLog(options: RigOptions = {}): LogFile {
   const path = options.path ?? join(scratch(), 'replog');
-  const spec = { size: options.size ?? 4 * MIB, logId: LOG_ID, indexId: INDEX_ID, indexGeneration: 0, group: 'default' };
+  const spec = {
+    size: options.size ?? 4 * MIB,
+    logId: LOG_ID,
+    indexId: INDEX_ID,
+    indexGeneration: 0,
+    group: 'default',
+  };
   const { log } = obtainLog(options.io ?? realIo, path, 'create', spec, new TestClock());
   cleanups.push(() => log.close());
   return log;

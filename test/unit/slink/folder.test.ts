@@ -50,7 +50,18 @@ describe('FolderSite', () => {
   function shipped(batches = 3, site = opened()): { site: FolderSite; history: History } {
     const history = new History([DISK]);
     for (let i = 0; i < batches; i++)
-      assert.equal(site.write(history.begin().fill(i * 4096, 8192).tag(`t${i}`).fill(512 * i, 512).end()), 0, site.reason);
+      assert.equal(
+        site.write(
+          history
+            .begin()
+            .fill(i * 4096, 8192)
+            .tag(`t${i}`)
+            .fill(512 * i, 512)
+            .end(),
+        ),
+        0,
+        site.reason,
+      );
     return { site, history };
   }
 
@@ -73,7 +84,14 @@ describe('FolderSite', () => {
   it('takes discards and zeroes in their order between writes', () => {
     const site = opened();
     const history = new History([DISK]);
-    const batch = history.begin().fill(0, 16384).zeroes(512, 8192).fill(1024, 512).zeroes(8192, 4096, 0, 2).fill(8192, 512).end();
+    const batch = history
+      .begin()
+      .fill(0, 16384)
+      .zeroes(512, 8192)
+      .fill(1024, 512)
+      .zeroes(8192, 4096, 0, 2)
+      .fill(8192, 512)
+      .end();
     assert.equal(site.write(batch), 0, site.reason);
     assert.deepEqual(imagesOf(folder), history.now);
   });
@@ -89,7 +107,17 @@ describe('FolderSite', () => {
   it('moves its base when the area is full, and flush empties the stage', () => {
     const site = opened();
     const history = new History([DISK]);
-    for (let i = 0; i < 40; i++) assert.equal(site.write(history.begin().fill(4096 * (i % 12), 12288).end()), 0, site.reason);
+    for (let i = 0; i < 40; i++)
+      assert.equal(
+        site.write(
+          history
+            .begin()
+            .fill(4096 * (i % 12), 12288)
+            .end(),
+        ),
+        0,
+        site.reason,
+      );
     assert.equal(site.unflushed, true);
     assert.equal(site.flush(), 0, site.reason);
     assert.equal(site.unflushed, false);
@@ -103,8 +131,26 @@ describe('FolderSite', () => {
     const big = { ...DISK, size: 1024 * KIB };
     const site = opened(newSite(), [big]);
     const history = new History([big]);
-    assert.equal(site.write(history.begin().fill(0, 700 * KIB).end()), 0, site.reason);
-    assert.equal(site.write(history.begin().fill(100 * KIB, 700 * KIB).end()), 0, site.reason);
+    assert.equal(
+      site.write(
+        history
+          .begin()
+          .fill(0, 700 * KIB)
+          .end(),
+      ),
+      0,
+      site.reason,
+    );
+    assert.equal(
+      site.write(
+        history
+          .begin()
+          .fill(100 * KIB, 700 * KIB)
+          .end(),
+      ),
+      0,
+      site.reason,
+    );
     site.close();
     opened(newSite(), [big], false);
     assert.deepEqual(imagesOf(folder, [big]), history.now);
@@ -127,7 +173,10 @@ describe('FolderSite', () => {
       const { refused, reason } = refusal(newSite().open(how()));
       assert.equal(refused, true);
       assert.match(reason, /disk0\.img: is there already .* remove it or name an empty folder/);
-      assert.deepEqual([readFileSync(join(folder, 'disk0.img'), 'utf8'), existsSync(join(folder, STAGE_FILE))], ['precious', false]);
+      assert.deepEqual(
+        [readFileSync(join(folder, 'disk0.img'), 'utf8'), existsSync(join(folder, STAGE_FILE))],
+        ['precious', false],
+      );
     });
 
     it('refuses the folder of another group and of another site', () => {
@@ -140,7 +189,10 @@ describe('FolderSite', () => {
 
     it('refuses a device of another size or name', () => {
       opened().close();
-      assert.match(refusal(newSite().open(how([{ ...DISK, size: DISK.size * 2 }]))).reason, /"disk0" of 65536 bytes here/);
+      assert.match(
+        refusal(newSite().open(how([{ ...DISK, size: DISK.size * 2 }]))).reason,
+        /"disk0" of 65536 bytes here/,
+      );
       assert.equal(refusal(newSite().open(how([{ ...DISK, name: 'vda' }]))).refused, true);
     });
 
@@ -222,10 +274,17 @@ describe('FolderSite', () => {
       assert.match(refusal(newSite(noXattr().io).open(how([DISK], false))).reason, /block 5/);
     });
 
-    it('! an image exchanged for another one is noticed by its mark', () => {
-      const { site } = shipped(1, opened(newSite(), [DISK, DISK1]));
-      assert.equal(site.flush(), 0);
+    it('! an image exchanged for another one is noticed by its mark, once that is sure to be on the disk', () => {
+      const { site, history } = shipped(1, opened(newSite(), [DISK, DISK1]));
       without(site);
+      exchange(copyOf());
+      const again = opened(newSite(), [DISK, DISK1], false);
+      for (let k = 0; k < 2; k++) {
+        clock.ms += 61_000;
+        assert.equal(again.write(history.begin().fill(0, 512).end()), 0);
+        assert.equal(again.flush(), 0);
+      }
+      without(again);
       exchange(copyOf());
       assert.match(refusal(newSite().open(how([DISK, DISK1], false))).reason, /lacks the mark/);
     });
@@ -348,6 +407,15 @@ describe('FolderSite', () => {
       assert.ok(site.open(how([DISK], false)).ok);
       const order = faults.names.filter((name) => /^SITE:(STAGE|STAGE-SYNC|WRITE)$/.test(name));
       assert.deepEqual(order.slice(0, 3), ['SITE:STAGE', 'SITE:STAGE-SYNC', 'SITE:WRITE']);
+    });
+
+    it('! a stamp that the disk may have lost is made durable before an image is made', () => {
+      const faults = new FaultIo((call) => (call === 'SITE:CREATE' ? { die: true } : undefined));
+      assert.throws(() => newSite(faults.io).open(how()));
+      const again = new FaultIo();
+      opened(newSite(again.io));
+      const order = again.names.filter((name) => /STAMP|CREATE|SYNC/.test(name));
+      assert.deepEqual(order.slice(0, 3), ['SITE:STAMP', 'SITE:STAMP-SYNC', 'SITE:CREATE']);
     });
 
     it('an image that is full is a failure with its path, and nothing confirmed is lost', () => {

@@ -61,7 +61,10 @@ describe('ImageSet', () => {
     });
 
     it('refuses a file that is not empty, unless it may be taken over', () => {
-      assert.throws(() => createImage(realIo, 'APPLY', { nr: 0, file, size: SIZE }), /exists and holds 4 MiB; remove it/);
+      assert.throws(
+        () => createImage(realIo, 'APPLY', { nr: 0, file, size: SIZE }),
+        /exists and holds 4 MiB; remove it/,
+      );
       createImage(realIo, 'APPLY', { nr: 0, file, size: SIZE }, { overwrite: true });
       writeFileSync(file, Buffer.alloc(SIZE + 512, 1));
       assert.throws(() => createImage(realIo, 'APPLY', { nr: 0, file, size: SIZE }, { overwrite: true }), /too large/);
@@ -85,8 +88,16 @@ describe('ImageSet', () => {
   });
 
   const sizes = [
-    { name: 'one that is too small', size: SIZE + 512, error: /too small: the image has 4194304 bytes, its device 4194816/ },
-    { name: 'one that is too large', size: SIZE - 512, error: /too large: the image has 4194304 bytes, its device 4193792/ },
+    {
+      name: 'one that is too small',
+      size: SIZE + 512,
+      error: /too small: the image has 4194304 bytes, its device 4194816/,
+    },
+    {
+      name: 'one that is too large',
+      size: SIZE - 512,
+      error: /too large: the image has 4194304 bytes, its device 4193792/,
+    },
   ];
   for (const { name, size, error } of sizes)
     it(`open refuses ${name}, naming both sizes`, () => assert.throws(() => images.open({ nr: 0, file, size }), error));

@@ -150,8 +150,9 @@ describe('WritePlan', () => {
       for (let k = 0; k < 10; k++) round();
       best = Math.min(best, (performance.now() - began) / (10 * n));
     }
-    const core = best * 75_000 * 100 / 1000;
-    if (process.env['PLAN_BENCH'] !== undefined) console.log(`      ${(best * 1e6).toFixed(0)} ns a record, ${core.toFixed(1)} % of a core`);
+    const core = (best * 75_000 * 100) / 1000;
+    if (process.env['PLAN_BENCH'] !== undefined)
+      console.log(`      ${(best * 1e6).toFixed(0)} ns a record, ${core.toFixed(1)} % of a core`);
     assert.ok(core < 50, `${core} % of a core`);
   });
 });

@@ -1,0 +1,35 @@
+/** What a group that is served is made of; shared by the files of main. */
+import type { Checkpointer } from '../replog/checkpointer.js';
+import type { Shared } from '../replog/shared.js';
+import type { Window } from '../replog/window.js';
+import type { Channel } from './channel.js';
+import type { Link, ShipThread } from './links.js';
+import type { OpenGroup } from './open.js';
+import type { ApplyStart, CommitStart, FromApply, FromCommit, ToShell } from './shell.js';
+import type { FromData, ToData } from './threads.js';
+import type { Thread } from './workers.js';
+
+export interface Threads {
+  data: Thread<ToData, FromData>;
+  commit: Thread<CommitStart | ToShell, FromCommit>;
+  apply: Thread<ApplyStart | ToShell, FromApply>;
+  ships: ShipThread[];
+  /** Makes the thread of one more link. */
+  moreShips(place: number): ShipThread;
+}
+
+export interface Around {
+  window: Window;
+  shared: Shared;
+  channel: Channel;
+  /** Pid of the keeper at the other end of the channel, null once it is gone. */
+  keeper(): number | null;
+}
+
+export interface Serving {
+  readonly opened: OpenGroup;
+  readonly threads: Threads;
+  readonly around: Around;
+  readonly links: readonly Link[];
+  readonly checkpointer: Checkpointer;
+}

@@ -1,0 +1,380 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ERRNO } from '../../../src/base/errors.js';
+import { KIB, MIB } from '../../../src/base/units.js';
+import { SH } from '../../../src/replog/shared.js';
+import { W } from '../../../src/replog/window.js';
+import type { SiteCursor, SiteDevice } from '../../../src/slink/contract.js';
+import { FolderSite } from '../../../src/slink/folder.js';
+import { Shipper, type ShipperOptions } from '../../../src/slink/shipper.js';
+import { LOG_ID, Rig, cleanUp } from '../replog/rig.js';
+import { FaultIo, imagesOf, siteFolder } from './support.js';
+
+const BIG: SiteDevice = { nr: 0, name: 'disk0', size: MIB };
+
+describe('Shipper', () => {
+  let rig: Rig;
+  let folder: string;
+  let faults: FaultIo;
+  let shipper: Shipper;
+  let shippers: Shipper[];
+  let cursors: SiteCursor[];
+  let states: string[];
+  let expect: Buffer;
+
+  beforeEach(() => {
+    rig = new Rig({ size: 32 * MIB });
+    folder = siteFolder();
+    faults = new FaultIo(undefined, true);
+    shippers = [];
+    cursors = [];
+    states = [];
+    expect = Buffer.alloc(BIG.size);
+  });
+  afterEach(() => {
+    for (const s of shippers) s.close();
+    cleanUp();
+  });
+
+  function start(options: Partial<ShipperOptions> = {}): Shipper {
+    const { window, shared, clock, log } = rig;
+    shipper = new Shipper(
+      {
+        ...{ window, shared, clock, log },
+        site: new FolderSite(faults.io, clock, folder, { area: 512 * KIB, sparse: true }),
+        events: {
+          cursor: (place) => void cursors.push(place),
+          state: (state, reason) => void states.push(reason === '' ? state : `${state}: ${reason}`),
+        },
+      },
+      {
+        identity: { logId: LOG_ID, group: 'default', nr: 1 },
+        devices: () => [BIG],
+        cursor: { ...rig.log.super.checkpoint, reign: 0 },
+        fresh: true,
+        ...options,
+      },
+    );
+    shippers.push(shipper);
+    return shipper;
+  }
+
+  /** The same link in a new process, with what the index knows. */
+  function restart(cursor: SiteCursor = cursors[cursors.length - 1]!, options: Partial<ShipperOptions> = {}): Shipper {
+    shipper.close();
+    shippers.pop();
+    return start({ cursor, fresh: false, ...options });
+  }
+
+  function write(offset: number, bytes: number, fill: number): void {
+    rig.write(bytes, fill, offset);
+    expect.fill(fill, offset, offset + bytes);
+  }
+
+  function run(): number {
+    for (let i = 0; i < 1000; i++) {
+      const ms = shipper.step();
+      if (ms > 0) return ms;
+    }
+    return assert.fail('the shipper does not come to rest');
+  }
+
+  /** All is durable and shipped. */
+  function settle(): void {
+    rig.settle();
+    run();
+    rig.clock.ms += 100;
+    run();
+  }
+
+  /** The window is empty: what is to be shipped stands in the log only. */
+  function forget(): void {
+    const { window } = rig;
+    window.storeSeq(W.APPLIED, rig.durable);
+    window.storeSeq(W.HEAD, rig.durable);
+  }
+
+  function check(): void {
+    assert.ok(imagesOf(folder).get(0)?.equals(expect) === true, 'the image is what was written');
+    assert.equal(shipper.cursor.seq, rig.durable);
+    assert.equal(shipper.lagBytes, 0);
+    assert.equal(shipper.lagSeconds, 0);
+  }
+
+  it('ships what is durable, out of the window, and tells the cursor', () => {
+    start();
+    write(0, 8192, 1);
+    write(4096, 512, 2);
+    settle();
+    check();
+    assert.deepEqual(states, ['connected']);
+    assert.equal(cursors[cursors.length - 1]?.seq, rig.durable);
+    assert.deepEqual({ ...rig.window.placeBefore(rig.durable), reign: 1 }, cursors[cursors.length - 1]);
+  });
+
+  it('! never sends what is not durable here', () => {
+    start();
+    settle();
+    write(0, 4096, 1);
+    rig.clock.ms += 10_000;
+    run();
+    assert.ok(imagesOf(folder).get(0)!.equals(Buffer.alloc(BIG.size)));
+    assert.equal(shipper.cursor.seq, 1);
+  });
+
+  it('ships out of the log what has left the window', () => {
+    start();
+    for (let i = 0; i < 20; i++) {
+      for (let k = 0; k < 8; k++) write(((i * 8 + k) % 16) * 65536, 65536, 1 + ((i * 8 + k) % 250));
+      rig.settle();
+      forget();
+    }
+    settle();
+    check();
+    assert.ok(states.includes('behind') && states[states.length - 1] === 'connected', states.join());
+  });
+
+  it('! goes to the log where HEAD passes the records while they are copied', () => {
+    start();
+    settle();
+    write(0, 65536, 1);
+    rig.settle();
+    // The data thread comes round between the copy and the look at HEAD: the payload is another one by then.
+    const { window } = rig;
+    const real = window.mem.u8;
+    let raced = false;
+    const copy = real.copy.bind(real);
+    real.copy = (...args: Parameters<typeof copy>) => {
+      const n = copy(...args);
+      if (!raced) {
+        raced = true;
+        forget();
+        rig.window.u8.fill(0xee, rig.window.ringAt, rig.window.ringAt + 65536);
+      }
+      return n;
+    };
+    rig.shared.bump(SH.SYNC_ASK);
+    run();
+    real.copy = copy;
+    assert.equal(raced, true);
+    assert.ok(imagesOf(folder).get(0)!.equals(expect));
+  });
+
+  it('an async site waits for a larger batch no longer than its RPO, and not when asked to hurry', () => {
+    start({ rpoMs: 100 });
+    settle();
+    write(0, 4096, 1);
+    rig.settle();
+    const wait = run();
+    assert.ok(wait > 0 && wait <= 100);
+    assert.equal(shipper.idle, true, 'it may sleep meanwhile');
+    rig.clock.ms += 60;
+    assert.ok(run() <= 40);
+    assert.equal(shipper.cursor.seq, 1);
+    rig.shared.bump(SH.SYNC_ASK);
+    assert.equal(shipper.idle, false);
+    run();
+    assert.equal(shipper.cursor.seq, 2);
+    check();
+  });
+
+  it('a full batch does not wait', () => {
+    rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
+    start({ rpoMs: 1_000_000 });
+    settle();
+    for (let i = 0; i < 9; i++) write((i % 2) * 512 * KIB, 512 * KIB, i + 1);
+    rig.settle();
+    run();
+    assert.ok(shipper.cursor.seq > 1);
+  });
+
+  it('tells the cursor at most every 50 ms while data flow, and at once when they cease', () => {
+    start({ rpoMs: 0 });
+    run();
+    cursors.length = 0;
+    for (let i = 0; i < 20; i++) {
+      write(i * 4096, 4096, i + 1);
+      rig.settle();
+      write(i * 4096, 512, i + 1);
+      // One step: there is always something durable left behind it.
+      shipper.step();
+      rig.clock.ms += 10;
+    }
+    settle();
+    assert.equal(cursors[cursors.length - 1]?.seq, rig.durable);
+    check();
+  });
+
+  it('settles an idle site after a second', () => {
+    start();
+    write(0, 4096, 1);
+    settle();
+    const flushes = (): number => faults.names.filter((name) => name === 'SITE:STAMP').length;
+    const before = flushes();
+    rig.clock.ms += 1000;
+    run();
+    assert.equal(flushes(), before + 1);
+  });
+
+  it('pause sends nothing, resume goes on where it was', () => {
+    start();
+    settle();
+    shipper.pause();
+    write(0, 4096, 1);
+    settle();
+    assert.equal(shipper.cursor.seq, 1);
+    assert.ok(shipper.lagBytes > 0);
+    rig.clock.us += 5_000_000;
+    assert.ok(shipper.lagSeconds >= 4.9, `${shipper.lagSeconds}`);
+    shipper.resume();
+    settle();
+    check();
+    assert.deepEqual(states, ['connected', 'paused', 'connected']);
+  });
+
+  it('! a site that fails is probed and goes on where it confirmed', () => {
+    start();
+    write(0, 4096, 1);
+    settle();
+    faults.rule = (call) => (call === 'SITE:STAGE' ? { errno: ERRNO.EIO } : undefined);
+    write(4096, 4096, 2);
+    settle();
+    assert.equal(shipper.state, 'failed');
+    assert.match(shipper.reason, /staging a batch failed: input\/output error/);
+    rig.clock.ms += 14_000;
+    run();
+    faults.rule = undefined;
+    run();
+    assert.equal(shipper.state, 'failed', 'not before its time');
+    rig.clock.ms += 1000;
+    settle();
+    check();
+    assert.equal(shipper.state, 'connected');
+  });
+
+  it('! a folder that vanishes is noticed by the probe and resumed when it is back', () => {
+    start();
+    write(0, 4096, 1);
+    settle();
+    renameSync(folder, `${folder}.gone`);
+    rig.clock.ms += 15_000;
+    run();
+    assert.equal(shipper.state, 'failed');
+    rig.clock.ms += 15_000;
+    run();
+    assert.match(shipper.reason, /cannot be reached/);
+    renameSync(`${folder}.gone`, folder);
+    shipper.retry();
+    write(512, 512, 3);
+    settle();
+    check();
+  });
+
+  describe('where a site may go on', () => {
+    /** Ships some, and leaves the link closed. */
+    function shipped(): SiteCursor {
+      start();
+      write(0, 4096, 1);
+      settle();
+      write(4096, 4096, 2);
+      settle();
+      return cursors[cursors.length - 1]!;
+    }
+
+    function failsWith(pattern: RegExp): void {
+      run();
+      assert.equal(shipper.state, 'failed');
+      assert.match(shipper.reason, pattern);
+    }
+
+    it('at its own cursor, ahead of the index', () => {
+      shipped();
+      restart(cursors[0]);
+      settle();
+      check();
+    });
+
+    it('ahead of the index with the records gone from the window: the log proves it', () => {
+      shipped();
+      shipper.close();
+      shippers.pop();
+      write(8192, 4096, 3);
+      rig.settle();
+      forget();
+      start({ cursor: cursors[0]!, fresh: false });
+      settle();
+      check();
+    });
+
+    it('! not behind what it had confirmed: it was rolled back', () => {
+      const cursor = shipped();
+      const seq = cursor.seq + 1;
+      restart({ ...cursor, seq });
+      failsWith(/site 1: was rolled back: it had confirmed record 3 and now ends at 2/);
+    });
+
+    it('! not ahead of the log: it belongs to another history', () => {
+      shipped();
+      shipper.close();
+      shippers.pop();
+      rig = new Rig({ size: 32 * MIB });
+      start({ fresh: false });
+      failsWith(/site 1: belongs to another history: it holds records up to 2, this log ends at 0/);
+    });
+
+    it('! not where the log has another record of the same number', () => {
+      shipped();
+      shipper.close();
+      shippers.pop();
+      rig = new Rig({ size: 32 * MIB });
+      for (let i = 0; i < 5; i++) write(i * 512, 512, 99);
+      rig.settle();
+      start({ fresh: false });
+      failsWith(/belongs to another history: record 2 is not the one in this log/);
+      forget();
+      shipper.retry();
+      failsWith(/belongs to another history: record 2/);
+    });
+
+    it('! and is not made anew once it existed', () => {
+      const cursor = shipped();
+      rmSync(folder, { recursive: true });
+      mkdirSync(folder);
+      restart(cursor);
+      failsWith(/holds no reptool\.stage/);
+    });
+  });
+
+  it('makes the image of a device that is added while it runs', () => {
+    const devices = [BIG];
+    start({ devices: () => devices });
+    settle();
+    const added = { nr: 5, name: 'extra', size: 64 * KIB };
+    devices.push(added);
+    rig.write(4096, 7, 0, 5);
+    settle();
+    settle();
+    assert.equal(imagesOf(folder, [added]).get(5)?.[4095], 7);
+    assert.equal(shipper.state, 'connected');
+    assert.equal(shipper.cursor.seq, rig.durable);
+  });
+
+  it('says so where the log is damaged before what it needs', () => {
+    start();
+    settle();
+    write(0, 4096, 1);
+    rig.settle();
+    forget();
+    writeFileSync(join(folder, 'other'), '');
+    const reader = rig.log.read.bind(rig.log);
+    rig.log.read = () => -ERRNO.EIO;
+    rig.shared.bump(SH.SYNC_ASK);
+    run();
+    assert.match(shipper.reason, /the log cannot be read at position 0: input\/output error \(EIO\)/);
+    rig.log.read = reader;
+    shipper.retry();
+    settle();
+    check();
+  });
+});
