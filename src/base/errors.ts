@@ -42,9 +42,7 @@ export const ERRNO = {
 
 export type ErrnoName = keyof typeof ERRNO;
 
-const NAME_OF = new Map<number, ErrnoName>(
-  Object.entries(ERRNO).map(([name, n]) => [n, name as ErrnoName]),
-);
+const NAME_OF = new Map<number, ErrnoName>(Object.entries(ERRNO).map(([name, n]) => [n, name as ErrnoName]));
 
 const SENTENCE: Partial<Record<ErrnoName, string>> = {
   EPERM: 'not permitted',
@@ -86,11 +84,7 @@ export class RepError extends Error {
   /** Exit status for a command that ends with this error. */
   readonly exit: number;
 
-  constructor(
-    errno: ErrnoName,
-    message: string,
-    options: { cause?: unknown; exit?: number } = {},
-  ) {
+  constructor(errno: ErrnoName, message: string, options: { cause?: unknown; exit?: number } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'RepError';
     this.errno = errno;

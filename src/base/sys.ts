@@ -140,7 +140,13 @@ export const mount = rc(c.mount) as (src: string, dir: string, type: string, fla
 export const umount2 = rc(c.umount2) as (dir: string, flags: number) => number;
 export const memfdCreate = rc(c.memfdCreate) as (name: string, flags: number) => number;
 export const munmap = rc(c.munmap) as (addr: number, len: number) => number;
-export const fsetxattr = rc(c.fsetxattr) as (fd: number, name: string, value: Uint8Array, n: number, flags: number) => number;
+export const fsetxattr = rc(c.fsetxattr) as (
+  fd: number,
+  name: string,
+  value: Uint8Array,
+  n: number,
+  flags: number,
+) => number;
 export const fgetxattr = rc(c.fgetxattr) as (fd: number, name: string, value: Uint8Array, n: number) => number;
 
 const syscall = rc(c.syscall) as (n: number, a: number, b: number, c: number, d: number, e: number) => number;
@@ -211,17 +217,17 @@ export const MAP_POPULATE = 0x8000;
 /** Returns the address, or 0 on failure. */
 export function mmap(addr: number, len: number, prot: number, flags: number, fd: number, off: number): number {
   const p = rawMmap(addr === 0 ? null : addr, len, prot, flags, fd, off);
-  const at = p === null ? 0 : Number(koffi.address(p as never));
+  const at = p === null ? 0 : Number(koffi.address(p));
   return at === 0 || at > 0x7fffffffffff ? 0 : at;
 }
 
 /** A view of `len` bytes of this process's memory at `addr`; valid as long as it stays mapped. */
 export function memoryView(addr: number, len: number): ArrayBuffer {
-  return koffi.view(addr as never, len);
+  return koffi.view(addr, len);
 }
 
 export function addressOf(bytes: Uint8Array): number {
-  return Number(koffi.address(bytes as never));
+  return Number(koffi.address(bytes));
 }
 
 /** umount2 flags. FORCE on FUSE ends the connection even where the mount is busy: pending requests fail. */

@@ -6,7 +6,8 @@
  *   site NR resume               go on sending
  *   tag NAME                     a named point in the history; answers its seq
  *   resume                       try again what an error of the log or the local images suspended
- *   wait [NR] [TIMEOUT]          answers when the sites (or site NR) confirmed all that was written before
+ *   wait [NR] [TIMEOUT]          answers when site NR confirmed all that was written before; without NR, when
+ *                                all sites did and it is on the local images as well
  *
  * Errors: EINVAL unknown or misused message, ENOENT unknown site, ENODEV unknown device, ETIMEDOUT, EINTR.
  */
@@ -23,7 +24,8 @@ export interface MessageHost {
   /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
   tag(name: string, resent: boolean): Promise<string>;
   resume(): Promise<string>;
-  wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
+  /** Slink 0 among `links` means the local images. */
+  wait(links: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
 }
 
 export const MAX_MESSAGE = 4096;
@@ -74,8 +76,8 @@ export async function runMessage(
       if (rest.length > 1 || (rest.length === 1 && rest[0] !== 'all')) throw invalid(words.join(' '), 'write: resume');
       return host.resume();
     case 'wait': {
-      const { sites, timeoutMs } = waitArguments(rest, host);
-      return host.wait(sites, timeoutMs, options.stop);
+      const { links, timeoutMs } = waitArguments(rest, host);
+      return host.wait(links, timeoutMs, options.stop);
     }
     case undefined:
       if (/^disk\d+$/.test(first))
@@ -84,15 +86,15 @@ export async function runMessage(
   }
 }
 
-function waitArguments(rest: readonly string[], host: MessageHost): { sites: readonly number[]; timeoutMs: number } {
+function waitArguments(rest: readonly string[], host: MessageHost): { links: readonly number[]; timeoutMs: number } {
   const words = [...rest];
-  let sites = host.sites();
+  let links: readonly number[] = [0, ...host.sites()];
   // A bare number is a site; a time says its unit, unless it follows the site.
-  if (words[0] !== undefined && /^\d+$/.test(words[0])) sites = [siteNumber(words.shift(), host)];
+  if (words[0] !== undefined && /^\d+$/.test(words[0])) links = [siteNumber(words.shift(), host)];
   const timeoutMs = words[0] === undefined ? DEFAULT_WAIT_MS : parseDuration(words.shift()!);
   if (timeoutMs === undefined || words.length > 0)
     throw invalid(['wait', ...rest].join(' '), 'write: wait [NR] [TIMEOUT], such as "wait 1 30s"');
-  return { sites, timeoutMs };
+  return { links, timeoutMs };
 }
 
 function siteNumber(word: string | undefined, host: MessageHost): number {

@@ -11,7 +11,6 @@ import { ControlTree } from '../control/tree.js';
 import { Checkpointer } from '../replog/checkpointer.js';
 import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
-import { W } from '../replog/window.js';
 import { closeGroup } from './close.js';
 import { GroupHost } from './host.js';
 import { Indexer } from './indexer.js';
@@ -237,19 +236,10 @@ export class Group implements Serving {
     }
   }
 
+  /** The reign's first record is the first record of this window: the place before it was known at the start. */
   private reignBegun(reign: number, seq: number, timeUs: number): void {
-    const { window } = this.around;
-    const { reignId } = this.opened;
-    // Its start is the place before its first record, which is known once that place has a log position.
-    const look = (): void => {
-      if (window.seqOf(W.DURABLE, seq) < seq) return void setTimeout(look, 20);
-      try {
-        this.checkpointer.noteReign({ reign, id: reignId, start: window.placeBefore(seq), wallUs: timeUs });
-      } catch (error) {
-        log(`the place of reign ${reign} was not noted: ${(error as Error).message}`);
-      }
-    };
-    look();
+    const { reignId, reignStart: start } = this.opened;
+    if (start !== undefined) this.checkpointer.noteReign({ reign, id: reignId, start, wallUs: timeUs });
     this.view.groupEvent({ reign, seq });
   }
 

@@ -26,14 +26,10 @@ export interface HostParts {
 const RESUME_MS = 3000;
 const LOOK_MS = 20;
 
-interface Waiter {
-  /** True once it is over. */
-  look(): boolean;
-}
-
 export class GroupHost implements MessageHost {
   private readonly p: HostParts;
-  private readonly waiters = new Set<Waiter>();
+  /** Each looks whether its wait is over; it then takes itself out. */
+  private readonly waiters = new Set<() => boolean>();
 
   constructor(parts: HostParts) {
     this.p = parts;
@@ -49,7 +45,7 @@ export class GroupHost implements MessageHost {
 
   /** Main calls it whenever a cursor or a link's state has moved. */
   moved(): void {
-    for (const waiter of [...this.waiters]) if (waiter.look()) this.waiters.delete(waiter);
+    for (const look of [...this.waiters]) look();
   }
 
   async setPaused(site: number, paused: boolean): Promise<string> {
@@ -112,50 +108,55 @@ export class GroupHost implements MessageHost {
     return done.length === 0 ? 'nothing was suspended' : done.join('; ');
   }
 
-  wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string> {
+  wait(links: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string> {
     const { window, shared } = this.p;
     const tail = tailOf(window);
-    const wanted = sites.map((nr) => this.link(nr));
+    const local = links.includes(0);
+    const wanted = links.filter((nr) => nr !== 0).map((nr) => this.link(nr));
+    const applied = (): boolean => !local || window.seqOf(W.APPLIED, tail) >= tail;
     // Records that nobody waits for are synced and sent in their own time: now somebody waits.
     shared.bump(SH.SYNC_ASK);
     shared.bell(SH.BELL_COMMIT).ring();
     const started = Date.now();
     return new Promise((resolve, reject) => {
-      const end = (settle: () => void): void => {
-        clearTimeout(timer);
+      const end = (settle: () => void): boolean => {
+        clearTimeout(limit);
+        clearInterval(again);
         stop.removeEventListener('abort', interrupted);
-        this.waiters.delete(waiter);
+        this.waiters.delete(look);
         settle();
+        return true;
       };
-      const waiter: Waiter = {
-        look: () => {
-          const stale = wanted.find((link) => link.stale !== '');
-          if (stale !== undefined) {
-            const text = `site ${stale.config.nr}: ${stale.stale}; it cannot confirm anything before that`;
-            end(() => reject(new RepError('EIO', text)));
-            return true;
-          }
-          if (!wanted.every((link) => link.cursor.seq >= tail)) return false;
-          end(() => resolve(`confirmed up to seq ${tail - 1} after ${((Date.now() - started) / 1000).toFixed(1)} s`));
-          return true;
-        },
+      const look = (): boolean => {
+        const stale = wanted.find((link) => link.stale !== '');
+        if (stale !== undefined) {
+          const text = `site ${stale.config.nr}: ${stale.stale}; it cannot confirm anything before that`;
+          return end(() => reject(new RepError('EIO', text)));
+        }
+        if (!applied() || !wanted.every((link) => link.cursor.seq >= tail)) return false;
+        const seconds = ((Date.now() - started) / 1000).toFixed(1);
+        return end(() => resolve(`confirmed up to seq ${tail - 1} after ${seconds} s`));
       };
-      const interrupted = (): void => end(() => reject(new RepError('EINTR', 'waiting was interrupted; sites go on')));
-      const timer = setTimeout(() => end(() => reject(this.late(wanted, tail, timeoutMs))), timeoutMs);
+      const interrupted = (): void =>
+        void end(() => reject(new RepError('EINTR', 'waiting was interrupted; sites go on')));
+      const limit = setTimeout(() => end(() => reject(this.late(wanted, tail, applied(), timeoutMs))), timeoutMs);
+      // Nobody tells main how far the applier is.
+      const again = setInterval(look, LOOK_MS);
       if (stop.aborted) return interrupted();
       stop.addEventListener('abort', interrupted);
-      this.waiters.add(waiter);
-      waiter.look();
+      this.waiters.add(look);
+      look();
     });
   }
 
-  private late(links: readonly Link[], tail: number, timeoutMs: number): RepError {
+  private late(links: readonly Link[], tail: number, applied: boolean, timeoutMs: number): RepError {
     const behind = links
       .filter((link) => link.cursor.seq < tail)
       .map((link) => {
         const why = link.reason === '' ? link.state : `${link.state}: ${link.reason}`;
         return `site ${link.config.nr} lacks ${tail - link.cursor.seq} writes (${why})`;
       });
+    if (!applied) behind.push('the local images lack some writes');
     const next = links.some((link) => link.paused)
       ? 'resume the paused site, or wait longer'
       : 'see status, or wait longer';

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { realClock } from '../base/clock.js';
-import { RepError, check } from '../base/errors.js';
+import { RepError } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { openIndex } from '../index/lmdb.js';
 import type { Index, LinkFact } from '../index/contract.js';
@@ -31,7 +31,8 @@ import {
   type LogPlace,
 } from '../replog/format.js';
 import { LogFile } from '../replog/logfile.js';
-import { openForAppend, recover, trustedLinks, type Recovered } from '../replog/recovery.js';
+import { openForAppend, settleTail } from '../replog/settle.js';
+import { recover, trustedLinks, type Recovered } from '../replog/recovery.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { SiteCursor } from '../slink/contract.js';
 import { ImageSet } from '../slink/images.js';
@@ -59,6 +60,8 @@ export interface OpenGroup {
   reign: number;
   reignId: string;
   newReign: string | undefined;
+  /** The place before the first record of `newReign`. */
+  reignStart: LogPlace | undefined;
   /** Slink 0's images hold everything before it, synced. */
   synced: LogPlace;
   links: LinkStart[];
@@ -125,9 +128,8 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
   const recovered = recover(log, index);
   hooks.beat();
   const { place, checkpoint } = recovered;
-  // Records found behind the known durable point may be in a disk's cache only. An image that holds what the
-  // log then loses would show a history that never was: so the log first.
-  if (!recovered.clean) check(log.sync('REPLOG:SYNC'), 'syncing the replog', log.path);
+  // An image that holds what the log then loses would show a history that never was: so the log first.
+  settleTail(log, recovered);
   let replayed = { records: 0, bytes: 0 };
   if (checkpoint.seq < place.seq) {
     const images = new ImageSet(realIo, 'APPLY');
@@ -159,6 +161,7 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
     reign,
     reignId: newReign ?? recovered.reignId,
     newReign,
+    reignStart: newReign === undefined ? undefined : place,
     synced: place,
     links: linksFrom(config, log, recovered.links, recovered.indexLost),
     notes: recovered.notes,
@@ -216,6 +219,7 @@ function adoptWindow(config: GroupConfig, log: LogFile, index: Index, window: Wi
     reign: s.reign,
     reignId: s.reignId,
     newReign: pending ? s.reignId : undefined,
+    reignStart: pending ? window.placeBefore(tail) : undefined,
     synced: { ...synced },
     links: linksFrom(config, log, trustedLinks(s, index), false),
     notes: [],

@@ -31,6 +31,8 @@ const O_DSYNC = 0x1000;
 const KICK = 256 * 1024;
 /** A write that is not whole sectors grows by less than a sector at each end. */
 const EDGES = 2 * SECTOR;
+/** A ragged discard becomes three records. */
+const MOST_RECORDS = 3;
 
 /** FALLOCATE modes: 1 keep size, 2 punch hole, 16 zero range. */
 const KEEP = 1;
@@ -91,6 +93,11 @@ export class DeviceGroup {
   /** Where `prepare` put the next request: in the window, to be parked, or only passing through. */
   private place: 'window' | 'parking' | 'passing' = 'window';
   private dropped = false;
+  /**
+   * Requests may be on their way here a second time: until they were seen, records stay in the window, because
+   * only there they are recognised. The kernel sends them before all others.
+   */
+  awaitsResent: boolean;
   private jammed = false;
   private writes = 0;
   private readonly resent: ResentRequests;
@@ -108,6 +115,7 @@ export class DeviceGroup {
     this.headMem = this.window.mem;
     this.bodyMem = this.window.mem;
     this.head = this.window.seqOf(W.HEAD, this.appender.seq);
+    this.awaitsResent = this.head < this.appender.seq;
     this.adopt();
   }
 
@@ -167,6 +175,11 @@ export class DeviceGroup {
     return true;
   }
 
+  /** A request came that was not sent before, or none is left: all that were sent again have been seen. */
+  resentSeen(): void {
+    this.awaitsResent = false;
+  }
+
   /** Another thread rang: room may have come up (`prepare` looks), or there is a message for the owner. */
   rang(): void {
     this.onRing();
@@ -177,7 +190,7 @@ export class DeviceGroup {
   }
 
   private room(bytes: number): boolean {
-    return this.appender.hasRoom(bytes + EDGES, this.head) && this.o.space.admits(bytes + EDGES);
+    return this.appender.hasRoom(bytes + EDGES, this.head, MOST_RECORDS) && this.o.space.admits(bytes + EDGES);
   }
 
   /**
@@ -185,6 +198,7 @@ export class DeviceGroup {
    * never leaves before it is durable, applied, answered and of no use to anyone here.
    */
   private moveHead(): void {
+    if (this.awaitsResent) return;
     const { window, appender } = this;
     const near = appender.seq;
     const applied = window.seqOf(W.APPLIED, near);
@@ -253,8 +267,7 @@ export class DeviceGroup {
     if (device === undefined) return this.reply.status(lo, hi, -ERRNO.ENODEV);
     if (isResent(hi) && this.reattach(0, lo, hi)) return;
     const kind = mode & ~KEEP;
-    if (kind !== 0 && kind !== ZERO && mode !== (KEEP | PUNCH))
-      return this.reply.status(lo, hi, -ERRNO.EOPNOTSUPP);
+    if (kind !== 0 && kind !== ZERO && mode !== (KEEP | PUNCH)) return this.reply.status(lo, hi, -ERRNO.EOPNOTSUPP);
     const past = offset + length > device.size;
     // A device has its size: what would grow it finds no space; what keeps the size ends at the end.
     if (past && (mode & KEEP) === 0) return this.reply.status(lo, hi, -ERRNO.ENOSPC);
@@ -309,14 +322,7 @@ export class DeviceGroup {
   }
 
   /** A discard or zeroing: whole sectors as one record, the ragged ends as small writes before it. */
-  private clear(
-    device: OpenDevice,
-    offset: number,
-    end: number,
-    type: RecordType,
-    lo: number,
-    hi: number,
-  ): number {
+  private clear(device: OpenDevice, offset: number, end: number, type: RecordType, lo: number, hi: number): number {
     const { appender, overlay } = this;
     const first = Math.ceil(offset / SECTOR) * SECTOR;
     const last = Math.floor(end / SECTOR) * SECTOR;
@@ -341,14 +347,7 @@ export class DeviceGroup {
   }
 
   /** Zeroes [offset, end), which lies within one or two sectors, by writing them; answers where it is all. */
-  private clearPart(
-    device: OpenDevice,
-    offset: number,
-    end: number,
-    lo: number,
-    hi: number,
-    whole: boolean,
-  ): number {
+  private clearPart(device: OpenDevice, offset: number, end: number, lo: number, hi: number, whole: boolean): number {
     const { appender, overlay, window } = this;
     const start = offset - (offset % SECTOR);
     const stop = Math.ceil(end / SECTOR) * SECTOR;
@@ -488,6 +487,7 @@ export class DeviceGroup {
   private fetchDropped(): void {
     this.dropped = false;
     this.resent.forget();
+    this.awaitsResent = true;
     this.o.resend?.();
   }
 

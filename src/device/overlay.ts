@@ -192,15 +192,7 @@ export class Overlay {
   }
 
   /** Copies the sectors in `sectors` of the block at `start` to their place in [offset, end). */
-  private copy(
-    sectors: number,
-    pos: number,
-    start: number,
-    offset: number,
-    end: number,
-    to: Mem,
-    toAt: number,
-  ): void {
+  private copy(sectors: number, pos: number, start: number, offset: number, end: number, to: Mem, toAt: number): void {
     let s = 0;
     while (s < 8) {
       if ((sectors & (1 << s)) === 0) {
@@ -224,14 +216,7 @@ export class Overlay {
   }
 
   /** The rare case: zero ranges and writes are painted oldest first, in the order of their numbers. */
-  private paintWithZeroes(
-    device: number,
-    offset: number,
-    end: number,
-    from: number,
-    to: Mem,
-    toAt: number,
-  ): void {
+  private paintWithZeroes(device: number, offset: number, end: number, from: number, to: Mem, toAt: number): void {
     const low = from | 0;
     const found: { seq: number; id: number; start: number }[] = [];
     let block = Math.floor(offset / BLOCK);

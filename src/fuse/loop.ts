@@ -26,6 +26,7 @@ import {
   WRITE_OFFSET,
   WRITE_OPEN_FLAGS,
   WRITE_SIZE,
+  isResent,
   putHeader,
 } from './proto.js';
 
@@ -46,17 +47,13 @@ export interface LoopSink {
   write(node: number, offset: number, size: number, flags: number, uniqueLo: number, uniqueHi: number): void;
   read(node: number, offset: number, size: number, uniqueLo: number, uniqueHi: number): void;
   fsync(node: number, uniqueLo: number, uniqueHi: number): void;
-  fallocate(
-    node: number,
-    offset: number,
-    length: number,
-    mode: number,
-    uniqueLo: number,
-    uniqueHi: number,
-  ): void;
+  fallocate(node: number, offset: number, length: number, mode: number, uniqueLo: number, uniqueHi: number): void;
   lseek(node: number, offset: number, whence: number, uniqueLo: number, uniqueHi: number): void;
   /** Every request that is not a device's; `length` bytes were read. */
   other(length: number): void;
+  /** While true, the sink wants to know when the requests that are sent again have all been read. */
+  readonly awaitsResent: boolean;
+  resentSeen(): void;
   /** Another thread rang. */
   rang(): void;
   /** The read descriptor says that reads have finished. */
@@ -113,6 +110,7 @@ export class KernelLoop {
       const errno = sys.raw.errno();
       if (errno === ERRNO.EAGAIN) {
         row = 0;
+        if (sink.awaitsResent) sink.resentSeen();
         this.wait(true, LONGEST_SLEEP_MS);
       } else if (errno === ERRNO.ENODEV || errno === ERRNO.ECONNABORTED) return errno;
       // ENOENT: the request was interrupted while it was read. EINTR: a signal. Both: the next one.
@@ -124,7 +122,7 @@ export class KernelLoop {
   private wait(requests: boolean, timeoutMs: number): boolean {
     const { dv, addr } = this.fds;
     dv.setUint16(4, requests ? sys.POLLIN : 0, true);
-    dv.setUint32(6, 0, true);
+    dv.setUint16(6, 0, true);
     dv.setUint16(14, 0, true);
     dv.setUint16(22, 0, true);
     if (sys.raw.poll(addr, 3, timeoutMs) <= 0) return false;
@@ -140,6 +138,7 @@ export class KernelLoop {
     const { sink } = this;
     const { dv } = sink.headMem;
     const at = sink.headAt;
+    if (sink.awaitsResent && !isResent(dv.getUint32(at + IN_UNIQUE + 4, true))) sink.resentSeen();
     const node = getU64(dv, at + IN_NODEID);
     if (node < sink.firstDeviceNode) {
       sink.other(n);

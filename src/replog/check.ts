@@ -28,8 +28,16 @@ export function checkLog(path: string, progress?: (bytes: number, total: number)
   const reader = new LogReader(log);
   const s = log.super;
   const report: CheckReport = {
-    ...{ path, clean: s.clean, from: s.head, to: s.head, durable: s.durable, problems: [] },
-    ...{ records: 0, batches: 0, payloadBytes: 0, padding: 0 },
+    path,
+    clean: s.clean,
+    from: s.head,
+    to: s.head,
+    durable: s.durable,
+    problems: [],
+    records: 0,
+    batches: 0,
+    payloadBytes: 0,
+    padding: 0,
   };
   const { problems } = report;
   try {

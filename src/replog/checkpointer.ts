@@ -195,8 +195,12 @@ export class Checkpointer implements Machine {
     const durable = this.durablePlace();
     const r = this.log.writeSuper(
       {
-        ...{ indexId: this.index.id, indexGeneration, clean, checkpoint: this.checkpoint },
-        ...{ head: { pos: head.pos, seq: head.seq }, durable: { pos: durable.pos, seq: durable.seq } },
+        indexId: this.index.id,
+        indexGeneration,
+        clean,
+        checkpoint: this.checkpoint,
+        head: { pos: head.pos, seq: head.seq },
+        durable: { pos: durable.pos, seq: durable.seq },
       },
       this.clock,
     );

@@ -69,8 +69,13 @@ function printBatches(log: LogFile, reader: LogReader, from: number, most: numbe
     const { batch } = reader;
     if (batch.seq + batch.count <= from) continue;
     print('batch', {
-      ...{ pos: batch.pos, byte: log.fileOffset(batch.pos), records: batch.count, bytes: batch.end - batch.pos },
-      ...{ seq: batch.seq, payload: batch.payloadBytes, durable: batch.durable },
+      pos: batch.pos,
+      byte: log.fileOffset(batch.pos),
+      records: batch.count,
+      bytes: batch.end - batch.pos,
+      seq: batch.seq,
+      payload: batch.payloadBytes,
+      durable: batch.durable,
     });
     left -= printRecords(batch, from, left, print);
   }
@@ -87,12 +92,12 @@ function printRecords(batch: Batch, from: number, most: number, print: Print): n
     const bytes = dv.getUint32(at + R_BYTES, true);
     if (batch.seq + i >= from) {
       print('record', {
-        ...{
-          seq: getU64(dv, at + R_SEQ),
-          type: REC_NAME[type] ?? `type-${type}`,
-          device: dv.getUint32(at + R_DEVICE, true),
-        },
-        ...{ offset: getU64(dv, at + R_OFFSET), length: getU64(dv, at + R_LENGTH), payload: bytes },
+        seq: getU64(dv, at + R_SEQ),
+        type: REC_NAME[type] ?? `type-${type}`,
+        device: dv.getUint32(at + R_DEVICE, true),
+        offset: getU64(dv, at + R_OFFSET),
+        length: getU64(dv, at + R_LENGTH),
+        payload: bytes,
         time: timeText(getU64(dv, at + R_TIME)),
         reign: dv.getUint32(at + R_REIGN, true),
         sum: dv
@@ -139,17 +144,27 @@ function printSuperblocks(log: LogFile, print: Print): void {
       }
       const s = read.value;
       print('superblock', {
-        ...{ ...place, valid: true, serial: s.serial, state: s.clean ? 'clean' : 'open', group: s.group },
-        ...{ written: timeText(s.writtenUs), log: s.logId, index: s.indexId, generation: s.indexGeneration },
-        ...{ size: s.size, ring: s.ring, segment: s.segment, reign: s.reign, 'reign-id': s.reignId },
-        ...{ 'checkpoint-pos': s.checkpoint.pos, 'checkpoint-seq': s.checkpoint.seq },
+        ...place,
+        valid: true,
+        serial: s.serial,
+        state: s.clean ? 'clean' : 'open',
+        group: s.group,
+        written: timeText(s.writtenUs),
+        log: s.logId,
+        index: s.indexId,
+        generation: s.indexGeneration,
+        size: s.size,
+        ring: s.ring,
+        segment: s.segment,
+        reign: s.reign,
+        'reign-id': s.reignId,
+        'checkpoint-pos': s.checkpoint.pos,
+        'checkpoint-seq': s.checkpoint.seq,
         'checkpoint-chain': new Chain().set(s.checkpoint.chainLo, s.checkpoint.chainHi).toString(),
-        ...{
-          'head-pos': s.head.pos,
-          'head-seq': s.head.seq,
-          'durable-pos': s.durable.pos,
-          'durable-seq': s.durable.seq,
-        },
+        'head-pos': s.head.pos,
+        'head-seq': s.head.seq,
+        'durable-pos': s.durable.pos,
+        'durable-seq': s.durable.seq,
       });
     }
   } finally {
@@ -160,7 +175,9 @@ function printSuperblocks(log: LogFile, print: Print): void {
 function endFact(log: LogFile, place: LogPlace, broken: Break | undefined): Fact {
   const { durable } = log.super;
   return {
-    ...{ pos: place.pos, seq: place.seq, byte: log.fileOffset(place.pos) },
+    pos: place.pos,
+    seq: place.seq,
+    byte: log.fileOffset(place.pos),
     why: broken === undefined ? 'limit' : broken.reason,
     // Before the durable point an end is not a torn tail but damage.
     damaged: place.pos < durable.pos,

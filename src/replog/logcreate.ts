@@ -130,10 +130,21 @@ export class LogCreator implements Machine {
     this.check(io.fdatasync('REPLOG:ZERO-SYNC', opened.fd), 'fdatasync');
     const start = firstPlace(spec.logId);
     encodeSuperblock(mem.u8, {
-      ...{ serial: 1, logId: spec.logId, indexId: spec.indexId, indexGeneration: spec.indexGeneration },
-      ...{ size: geometry.size, ring: geometry.ring, segment: geometry.segment, clean: true },
-      ...{ writtenUs: this.clock.wallUs(), reign: 0, reignId: '0'.repeat(32), group: spec.group },
-      ...{ checkpoint: start, head: start, durable: start },
+      serial: 1,
+      logId: spec.logId,
+      indexId: spec.indexId,
+      indexGeneration: spec.indexGeneration,
+      size: geometry.size,
+      ring: geometry.ring,
+      segment: geometry.segment,
+      clean: true,
+      writtenUs: this.clock.wallUs(),
+      reign: 0,
+      reignId: '0'.repeat(32),
+      group: spec.group,
+      checkpoint: start,
+      head: start,
+      durable: start,
     });
     const r = writeFull(io, 'REPLOG:SUPER', opened.fd, mem, 0, SUPER_SIZE, 0);
     if (r < 0) throw creationError(path, geometry.size, r);

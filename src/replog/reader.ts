@@ -113,8 +113,16 @@ export class LogReader {
     const mem = Mem.lazy(Math.max(this.chunk, Math.min(MAX_BATCH, log.segment)));
     this.mem = mem;
     this.batch = {
-      ...{ pos: 0, end: 0, seq: 0, count: 0, mem, headers: 0, payloads: 0 },
-      ...{ payloadBytes: 0, payloadPos: 0, durable: 0 },
+      pos: 0,
+      end: 0,
+      seq: 0,
+      count: 0,
+      mem,
+      headers: 0,
+      payloads: 0,
+      payloadBytes: 0,
+      payloadPos: 0,
+      durable: 0,
     };
   }
 

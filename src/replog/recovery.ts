@@ -11,9 +11,8 @@
  * checkpoint, the links' cursors, and what the headers of whole batches behind the break say was durable when
  * they were written (true for batches of cut tails as well: what is durable is never cut).
  */
-import type { Clock } from '../base/clock.js';
 import { crc32, getU64 } from '../base/codec.js';
-import { RepError, ioError } from '../base/errors.js';
+import { RepError } from '../base/errors.js';
 import { Mem } from '../base/mem.js';
 import { MIB, type LogPos, type Seq } from '../base/units.js';
 import type { Index, LinkFact } from '../index/contract.js';
@@ -54,6 +53,10 @@ export interface Recovered {
   /** Links as the index knows them; all inconsistent where it was lost. */
   links: LinkFact[];
   indexLost: boolean;
+  /** Everything before is known durable; from here to the end it may be in a cache only (settleTail). */
+  durablePos: LogPos;
+  /** True once settleTail has made everything up to the end durable. */
+  settled: boolean;
   /** Bytes of the tail that was cut, as far as can be seen. */
   tornBytes: number;
   /** Records between the checkpoint and the end. */
@@ -120,16 +123,20 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
       walk.reignId = s.reignId;
     }
     return {
-      ...{ place: end, clean: s.clean, newReign: !s.clean || s.reign === 0, reign: walk.reign, reignId: walk.reignId },
-      ...{
-        checkpoint,
-        links,
-        indexLost,
-        tornBytes,
-        records: end.seq - checkpoint.seq,
-        readBytes: walk.readBytes,
-        notes,
-      },
+      durablePos: Math.max(known.pos, walk.durablePos),
+      settled: s.clean,
+      place: end,
+      clean: s.clean,
+      newReign: !s.clean || s.reign === 0,
+      reign: walk.reign,
+      reignId: walk.reignId,
+      checkpoint,
+      links,
+      indexLost,
+      tornBytes,
+      records: end.seq - checkpoint.seq,
+      readBytes: walk.readBytes,
+      notes,
     };
   } finally {
     reader.close();
@@ -153,12 +160,14 @@ interface Walk {
   reign: number;
   reignId: string;
   readBytes: number;
+  /** Largest position that a batch on the way calls durable. */
+  durablePos: LogPos;
 }
 
 /** Reads from the checkpoint to the end; a log that was closed cleanly ends where its superblock says. */
 function walkToEnd(log: LogFile, reader: LogReader, checkpoint: LogPlace, links: LinkFact[], notes: string[]): Walk {
   const s = log.super;
-  const walk: Walk = { broken: undefined, reign: 0, reignId: '', readBytes: 0 };
+  const walk: Walk = { broken: undefined, reign: 0, reignId: '', readBytes: 0, durablePos: 0 };
   reader.seek(checkpoint);
   checkCursors(links, reader.place, notes);
   for (;;) {
@@ -170,6 +179,7 @@ function walkToEnd(log: LogFile, reader: LogReader, checkpoint: LogPlace, links:
     }
     const { batch } = reader;
     walk.readBytes = batch.end - checkpoint.pos;
+    walk.durablePos = Math.max(walk.durablePos, batch.durable);
     noteReign(walk, batch.mem, batch.headers, batch.payloads, batch.count);
     checkCursors(links, reader.place, notes);
   }
@@ -253,28 +263,4 @@ function corruption(log: LogFile, broken: Break, durableSeq: Seq, links: LinkFac
       `(seq ${Math.max(durableSeq, broken.seq + 1)}); sites that still hold the data: ${sites}. Nothing was changed; ` +
       'promote such a site, or restore the file',
   );
-}
-
-/**
- * Makes the log ready to be appended to: state open and, where `recovered.newReign`, the number and identity
- * of the next reign are durable in the superblock before its first record exists; so a number is never used
- * twice, even when that record is lost. Returns the reign that records carry from now on and, where it is new,
- * the identity to begin it with (Appender.beginReign).
- */
-export function openForAppend(
-  log: LogFile,
-  recovered: Recovered,
-  clock: Clock,
-  random: (bytes: number) => Uint8Array,
-): { reign: number; id?: Uint8Array } {
-  const id = recovered.newReign ? random(16) : undefined;
-  const reign = recovered.reign + (id === undefined ? 0 : 1);
-  const reignId = id === undefined ? recovered.reignId : Buffer.from(id).toString('hex');
-  // What recovery read may have been written but never synced; from here on it counts as durable.
-  const synced = log.sync('REPLOG:RECOVERY-SYNC');
-  if (synced < 0) throw ioError(synced, 'syncing it', log.path);
-  const durable = { pos: recovered.place.pos, seq: recovered.place.seq };
-  const r = log.writeSuper({ clean: false, reign, reignId, durable }, clock);
-  if (r < 0) throw ioError(r, 'writing its superblock', log.path);
-  return id === undefined ? { reign } : { reign, id };
 }

@@ -49,14 +49,16 @@ describe('ext4 on a loop device over the disk', function () {
     const fs = join(m.top, 'fs');
     await mountAt(device, fs);
     const base = join(fs, 'test.db');
-    const count = 4000;
+    const count = 400;
     const inserts = Array.from({ length: count }, (_, i) => `INSERT INTO t VALUES(${i}, hex(randomblob(300)));`);
     const input = ['PRAGMA synchronous=FULL;', 'CREATE TABLE t(n INTEGER PRIMARY KEY, text);', ...inserts].join('\n');
     const client = m.spawn('sqlite3', ['-bail', base], { input, timeoutMs: 80_000 });
     let kills = 0;
     let last = 0;
     while (!client.ended) {
+      await m.serving(last);
       await sleep(300);
+      if (client.ended) break;
       last = await m.killDaemon(last);
       kills++;
     }

@@ -76,7 +76,13 @@ describe('SimDisk', () => {
       if (file.content()[0] !== 1) lost++;
       write(io, fd, 1, 4096, 0);
       assert.equal(io.fdatasync('TEST:SYNC', fd), 0);
-      assert.ok(disk.crashImage(new Rng(seed)).disk.find('/d/f')!.content().every((byte) => byte === 1));
+      assert.ok(
+        disk
+          .crashImage(new Rng(seed))
+          .disk.find('/d/f')!
+          .content()
+          .every((byte) => byte === 1),
+      );
     }
     assert.ok(lost > 0);
   });

@@ -49,7 +49,8 @@ describe('History', () => {
     history.truncate(290);
     assert.equal(history.tail, 290);
     assert.deepEqual([...history.now], [...history.stateAt(290)]);
-    for (let seq = 290; seq < 301; seq++) history.add(seq, 'write', { device: 0, at: 0, count: 30, write: history.newWrite() });
+    for (let seq = 290; seq < 301; seq++)
+      history.add(seq, 'write', { device: 0, at: 0, count: 30, write: history.newWrite() });
     assert.equal(history.prefixesOf(lost), undefined);
     assert.notEqual(history.prefixesOf(history.now), undefined);
   });

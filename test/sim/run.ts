@@ -23,7 +23,12 @@ const { values } = parseArgs({
 const steps = Number(values.steps);
 const first = values.seed === undefined ? Date.now() % 1_000_000_000 : Number(values.seed);
 const until = values.minutes === undefined ? Infinity : performance.now() + Number(values.minutes) * 60_000;
-const runs = values.runs !== undefined ? Number(values.runs) : values.minutes !== undefined || values.seed === undefined ? Infinity : 1;
+const runs =
+  values.runs !== undefined
+    ? Number(values.runs)
+    : values.minutes !== undefined || values.seed === undefined
+      ? Infinity
+      : 1;
 const limit = runs === Infinity && until === Infinity ? performance.now() + 60_000 : until;
 
 /** `--every-io K`: before the seeds, the scenario of sim-every with a death at every K-th call. */
@@ -55,7 +60,8 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
   records += result.records;
   bytes += result.bytes;
   calls += result.calls;
-  if (values.verbose || runs === 1) console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
+  if (values.verbose || runs === 1)
+    console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
     console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}`);

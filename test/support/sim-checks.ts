@@ -1,11 +1,12 @@
 /** The promises, looked at: what stands on a disk against what the history says. */
 import { SimClock } from './sim-clock.js';
-import { Broken, GROUP, LOG_PATH, folderOf, type SimHost } from './sim-host.js';
-import { SimDisk } from './sim-disk.js';
+import { Broken } from './sim-broken.js';
+import { GROUP, LOG_PATH, folderOf, type SimHost } from './sim-host.js';
+import { type SimDisk } from './sim-disk.js';
 import { SimIo, SimWorld } from './sim-io.js';
 import { readImage, type DeviceSectors } from './sim-model.js';
 import { Rng } from './sim-random.js';
-import { SimIndexStore } from './sim-index.js';
+import { type SimIndexStore } from './sim-index.js';
 import { LogFile } from '../../src/replog/logfile.js';
 import { recover } from '../../src/replog/recovery.js';
 import { FolderSite } from '../../src/slink/folder.js';
@@ -25,7 +26,12 @@ function readDevices(host: SimHost, path: (nr: number) => string, disk: SimDisk)
 
 /** Slink 0's images are exactly the history below `seq`. */
 export function checkLocal(host: SimHost, disk: SimDisk, seq: number): void {
-  isPrefix(host, readDevices(host, (nr) => host.imagePath(nr), disk), seq, 'the local images');
+  isPrefix(
+    host,
+    readDevices(host, (nr) => host.imagePath(nr), disk),
+    seq,
+    'the local images',
+  );
 }
 
 function isPrefix(host: SimHost, image: DeviceSectors, seq: number, what: string): void {
@@ -33,7 +39,9 @@ function isPrefix(host: SimHost, image: DeviceSectors, seq: number, what: string
   if (found !== undefined) return;
   const other = host.history.prefixesOf(image);
   const is = other === undefined ? 'no prefix of history at all' : `the history below ${other.low}…${other.high}`;
-  throw new Broken([`${what} should be the history below ${seq} and are ${is}`, ...host.history.explain(image, seq)].join('\n  '));
+  throw new Broken(
+    [`${what} should be the history below ${seq} and are ${is}`, ...host.history.explain(image, seq)].join('\n  '),
+  );
 }
 
 /** What the images of a site are named. */
@@ -54,13 +62,16 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
   if (!host.made.has(nr)) return undefined;
   const confirmed = host.confirmed.get(nr)!;
   const original = host.siteDisks.get(nr)!;
-  const disk = how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
+  const disk =
+    how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
   const world = new SimWorld(new Rng(rng.u32(), 'clone'));
   world.mount(folderOf(nr), disk);
   const io = new SimIo(world);
   const byOpening = rng.chance(0.5);
   const report = byOpening ? undefined : recoverFolder(io, folderOf(nr), { write: true });
-  const site = new FolderSite(io, new SimClock(), folderOf(nr), { area: host.shape.sites.find((s) => s.nr === nr)!.area });
+  const site = new FolderSite(io, new SimClock(), folderOf(nr), {
+    area: host.shape.sites.find((s) => s.nr === nr)!.area,
+  });
   const opened = site.open({
     devices: host.shape.client.devices.map((d) => ({ nr: d.nr, name: `disk${d.nr}`, size: d.sectors * 512 })),
     identity: { logId: host.logId, group: GROUP, nr },
@@ -69,8 +80,16 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
   const { seq } = opened.cursor;
   if (report !== undefined && report.seq !== seq)
     throw new Broken(`recoverFolder says that site ${nr} reaches ${report.seq}, opening it says ${seq}`);
-  if (seq < confirmed) throw new Broken(`site ${nr} has confirmed everything below ${confirmed}, and after its machine's death it reaches ${seq}`);
-  isPrefix(host, readDevices(host, (d) => siteImage(nr, d), disk), seq, `the images of site ${nr}`);
+  if (seq < confirmed)
+    throw new Broken(
+      `site ${nr} has confirmed everything below ${confirmed}, and after its machine's death it reaches ${seq}`,
+    );
+  isPrefix(
+    host,
+    readDevices(host, (d) => siteImage(nr, d), disk),
+    seq,
+    `the images of site ${nr}`,
+  );
   return { seq, staged: report?.staged.records ?? 0 };
 }
 
@@ -88,12 +107,15 @@ export function checkHost(host: SimHost, rng: Rng): number {
   const { flushed } = host.client;
   if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
   if (recovered.place.seq < flushed)
-    throw new Broken(`recovery ends at record ${recovered.place.seq}, but everything below ${flushed} was acknowledged as flushed`);
+    throw new Broken(
+      `recovery ends at record ${recovered.place.seq}, but everything below ${flushed} was acknowledged as flushed`,
+    );
   for (const [nr, confirmed] of host.confirmed)
     if (recovered.place.seq < confirmed)
       throw new Broken(`recovery ends at record ${recovered.place.seq}, and site ${nr} is ahead of it (${confirmed})`);
   const images = new ImageSet(io, 'APPLY');
-  for (const { nr, sectors } of host.shape.client.devices) images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+  for (const { nr, sectors } of host.shape.client.devices)
+    images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
   replayLocal(log, images, recovered.checkpoint, recovered.place);
   checkLocal(host, disk, recovered.place.seq);
   log.close();
@@ -115,7 +137,8 @@ export function checkIndexLoss(host: SimHost, store: SimIndexStore): void {
   }
   if (!recovered.indexLost) throw new Broken('the index was lost or set back, and recovery trusts it');
   for (const link of recovered.links)
-    if (link.sync !== 'inconsistent') throw new Broken(`the index was lost or set back, and link ${link.nr} counts as ${link.sync}`);
+    if (link.sync !== 'inconsistent')
+      throw new Broken(`the index was lost or set back, and link ${link.nr} counts as ${link.sync}`);
   if (recovered.place.seq < host.client.flushed) throw new Broken('without its index recovery loses flushed records');
   log.close();
 }

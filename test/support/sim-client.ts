@@ -1,22 +1,22 @@
 /**
- * The applications and the data thread in one: requests of a random mixture, put into the window through the
- * real appender, admission and overlay, and what came of each. It is the witness: whatever it was told is
- * durable must be there after every death.
+ * The applications and the kernel of a simulated machine: requests of a random mixture, handed to the product's
+ * own device code as /dev/fuse would, sent again after a daemon's death or when it asks for them. It is the
+ * witness: whatever it was told is durable must be there after every death, and every read must show what was
+ * written.
  */
-import type { Clock } from '../../src/base/clock.js';
-import { Overlay } from '../../src/device/overlay.js';
-import { Appender } from '../../src/replog/appender.js';
-import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, REC, type RecordType } from '../../src/replog/format.js';
-import { SH, type Shared } from '../../src/replog/shared.js';
-import type { LogSpace } from '../../src/replog/space.js';
-import { S_RECORD, S_UNIQUE, SLOT, W, type Window } from '../../src/replog/window.js';
-import { getU64 } from '../../src/base/codec.js';
+import { getU64, setU64 } from '../../src/base/codec.js';
 import type { Mem } from '../../src/base/mem.js';
+import type { DeviceGroup } from '../../src/device/group.js';
+import type { Reply } from '../../src/device/reply.js';
+import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, REC, REC_NAME } from '../../src/replog/format.js';
+import { SH, type Shared } from '../../src/replog/shared.js';
+import { S_RECORD, S_UNIQUE, type Window } from '../../src/replog/window.js';
 import { SECTOR } from './sim-disk.js';
+import { Broken } from './sim-broken.js';
 import { fillPattern, readPattern, type History } from './sim-model.js';
 import type { Rng } from './sim-random.js';
 
-export type RequestKind = 'write' | 'discard' | 'zeroes' | 'flush' | 'tag';
+export type RequestKind = 'write' | 'discard' | 'zeroes' | 'flush' | 'tag' | 'read';
 
 export interface Request {
   unique: number;
@@ -25,12 +25,17 @@ export interface Request {
   /** Sectors. */
   at: number;
   count: number;
-  /** O_DSYNC, or the group runs durability=write. */
-  durable: boolean;
+  dsync: boolean;
   /** Number of the write, for the model. */
   write: number;
-  /** The record it became. */
+  /** The record that it became. */
   seq?: number;
+  /** A flush answers for everything below; what was acknowledged when it was sent first. */
+  covers?: number;
+  /** A read may show, per sector, any of these states. */
+  allowed?: Uint32Array[];
+  /** How often it was sent. */
+  sent: number;
 }
 
 export interface ClientShape {
@@ -49,26 +54,30 @@ export interface ClientShape {
 export interface DataParts {
   window: Window;
   shared: Shared;
-  space: LogSpace;
-  appender: Appender;
+  group: DeviceGroup;
 }
 
-export class SimClient {
+const RESENT = 0x80000000;
+const O_DSYNC = 0x1000;
+
+export class SimClient implements Reply {
   readonly shape: ClientShape;
   readonly history: History;
   /** Everything below was acknowledged as durable: a death may take nothing below it. */
   flushed: number;
   /** Counters for the report. */
-  readonly counts = { write: 0, discard: 0, zeroes: 0, flush: 0, tag: 0, dsync: 0, bytes: 0, blocked: 0, logFull: 0, failed: 0, resent: 0 };
+  readonly counts = {
+    ...{ write: 0, discard: 0, zeroes: 0, flush: 0, tag: 0, read: 0, dsync: 0 },
+    ...{ bytes: 0, blocked: 0, failed: 0, resent: 0, reads: 0, twice: 0, lostAnswers: 0 },
+  };
   /** What requests look like just now. */
   temper: 'mixed' | 'flood' | 'trickle' = 'mixed';
   private readonly rng: Rng;
+  /** Sent and not answered, in the order of their uniques. */
   private readonly waiting = new Map<number, Request>();
-  /** Found no room yet. */
-  private next: Request | undefined;
+  /** To be sent (again). */
+  private queue: Request[] = [];
   private parts: DataParts | undefined;
-  private overlay: Overlay | undefined;
-  private head = 0;
   private nextUnique = 2;
   private readonly hot: { device: number; at: number; count: number }[] = [];
 
@@ -86,48 +95,49 @@ export class SimClient {
 
   /** Requests without an answer. */
   get outstanding(): number {
-    return this.waiting.size + (this.next === undefined ? 0 : 1);
+    return this.waiting.size;
   }
 
-  get blocked(): boolean {
-    return this.next !== undefined;
+  /** The requests without an answer, for a report. */
+  get unanswered(): string {
+    return [...this.waiting.values()]
+      .map(
+        (r) =>
+          `${r.kind} ${r.unique} sent ${r.sent}x, record ${r.seq}, ${this.queue.includes(r) ? 'to be sent' : 'being served'}`,
+      )
+      .join(', ');
   }
 
-  /** A new daemon serves the window: records that stand there are shown again, unanswered requests sent again. */
+  /** True while requests wait for room. */
+  get jammed(): boolean {
+    return this.parts?.shared.load(SH.DATA_WAITS) === 1;
+  }
+
+  /** A new daemon serves. */
   attach(parts: DataParts): void {
     this.parts = parts;
-    const { window, appender } = parts;
-    this.overlay = new Overlay(window);
-    this.head = window.seqOf(W.HEAD, appender.seq);
-    for (let seq = this.head; seq < appender.seq; seq++) this.show(seq);
-  }
-
-  /**
-   * What the kernel does after RESEND. A request whose record is in the window only gets its answer attached
-   * again; one whose record is lost is served anew.
-   */
-  resend(): void {
-    const again = [...this.waiting.values()];
-    this.waiting.clear();
-    for (const request of again) {
-      this.counts.resent++;
-      this.wait(request);
-      const seq = request.seq;
-      if (request.kind === 'flush') this.flush(request);
-      else if (seq !== undefined && this.isDurable(seq + 1)) this.answered(request.unique, 0);
-      else if (seq !== undefined) this.push(request, seq + 1);
-    }
   }
 
   detach(): void {
     this.parts = undefined;
-    this.overlay = undefined;
+  }
+
+  /** What the kernel does on RESEND: every request without an answer comes once more, in no particular order. */
+  resend(): void {
+    const fresh = this.queue.filter((request) => request.sent === 0);
+    const again = [...this.waiting.values()].filter((request) => request.sent > 0);
+    for (let i = again.length - 1; i > 0; i--) {
+      const k = this.rng.below(i + 1);
+      [again[i], again[k]] = [again[k]!, again[i]!];
+    }
+    this.queue = [...again, ...fresh];
+    this.counts.resent += again.length;
   }
 
   /** The machine died: its applications with it. */
   machineDied(): void {
     this.waiting.clear();
-    this.next = undefined;
+    this.queue = [];
   }
 
   /** Recovery says that records from `seq` on are lost. */
@@ -135,96 +145,204 @@ export class SimClient {
     this.history.truncate(seq);
   }
 
-  /** One request, or one more try to find room for the last one. False where nothing could be done. */
-  step(): boolean {
+  // --- the loop of the data thread -----------------------------------------------------------------------
+
+  /** One turn of the loop: bookkeeping, then one request. False where nothing was done. */
+  step(mayAsk = true): boolean {
     if (this.parts === undefined) return false;
-    this.moveHead();
-    if (this.next === undefined) {
-      if (this.waiting.size >= this.shape.depth) return false;
-      this.next = this.make();
-    }
-    const request = this.next;
-    if (this.parts.shared.load(SH.LOG_ERROR) !== 0) {
-      // Answered with EIO.
-      this.next = undefined;
-      this.counts.failed++;
-      return true;
-    }
-    if (request.kind !== 'flush' && !this.room(request)) {
-      this.counts.blocked++;
-      if (!this.parts.space.admits(this.shape.largest * SECTOR)) this.counts.logFull++;
-      this.parts.shared.store(SH.DATA_WAITS, 1);
-      return false;
-    }
-    this.next = undefined;
-    this.serve(request);
+    const { group } = this.parts;
+    const ready = group.prepare();
+    this.recordNew();
+    if (group.readsInFlight > 0 && this.rng.chance(0.3)) group.readsDone();
+    if (!ready) return false;
+    if (this.jammed) this.counts.blocked++;
+    if (this.queue.length === 0 && mayAsk && this.waiting.size < this.shape.depth) this.ask(this.make());
+    const request = this.queue.shift();
+    // As the loop over /dev/fuse does: what was sent again comes before all others.
+    if (request === undefined || request.sent === 0) group.resentSeen();
+    if (request === undefined) return false;
+    this.deliver(request);
     return true;
   }
 
-  /** A flush of everything so far; its unique. */
-  flushNow(): number {
-    const request = this.request('flush');
-    this.serve(request);
-    return request.unique;
-  }
-
-  isAnswered(unique: number): boolean {
-    return !this.waiting.has(unique) && this.next?.unique !== unique;
-  }
-
-  writeNow(device: number, at: number, count: number, durable = false): Request | undefined {
-    const request = { ...this.request('write'), device, at, count, durable, write: this.history.newWrite() };
-    this.moveHead();
-    if (!this.room(request)) return undefined;
-    this.serve(request);
+  private ask(request: Request): Request {
+    this.counts[request.kind]++;
+    if (request.dsync) this.counts.dsync++;
+    this.waiting.set(request.unique, request);
+    this.queue.push(request);
     return request;
   }
 
-  /** The committer's answer. */
-  answer(uniqueLo: number, uniqueHi: number, bytes: number, errno: number): void {
-    const unique = uniqueHi * 4294967296 + (uniqueLo >>> 0);
-    const request = this.waiting.get(unique);
-    if (request === undefined) throw new Error(`request ${unique} was answered twice, or never asked`);
-    const wants = request.kind === 'write' ? request.count * SECTOR : 0;
-    if (errno === 0 && bytes !== wants) throw new Error(`request ${unique} was answered with ${bytes} bytes, not ${wants}`);
-    this.answered(unique, errno);
+  /** The request as the kernel would have written it to where the device code wants it. */
+  private deliver(request: Request): void {
+    const { group } = this.parts!;
+    const { headMem, headAt, bodyMem, bodyAt } = group;
+    const lo = request.unique >>> 0;
+    const hi = request.sent++ > 0 ? RESENT : 0;
+    const node = group.firstDeviceNode + request.device;
+    const offset = request.at * SECTOR;
+    const bytes = request.count * SECTOR;
+    headMem.u8.fill(0, headAt, headAt + 80);
+    headMem.dv.setUint32(headAt + 8, lo, true);
+    headMem.dv.setUint32(headAt + 12, hi, true);
+    setU64(headMem.dv, headAt + 16, node);
+    switch (request.kind) {
+      case 'write':
+        fillPattern(bodyMem.u8, bodyAt, request.device, request.at, request.count, request.write);
+        group.write(node, offset, bytes, request.dsync ? O_DSYNC : 0, lo, hi);
+        break;
+      case 'discard':
+      case 'zeroes':
+        group.fallocate(node, offset, bytes, request.kind === 'discard' ? 3 : 17, lo, hi);
+        break;
+      case 'flush':
+        request.covers ??= this.history.tail;
+        group.fsync(node, lo, hi);
+        break;
+      case 'read':
+        request.allowed ??= [this.stateOf(request)];
+        group.read(node, offset, bytes, lo, hi);
+        break;
+      case 'tag':
+        this.waiting.delete(request.unique);
+        group.control(REC.TAG, 0, Buffer.from(`tag-${request.unique}`), () => undefined);
+    }
+    this.recordNew();
   }
 
-  private answered(unique: number, errno: number): void {
-    const request = this.waiting.get(unique)!;
-    this.waiting.delete(unique);
+  /** Takes the records that came into being since into the history, after a look whether they are what was asked for. */
+  recordNew(): void {
+    const { window, group } = this.parts!;
+    const { dv } = window;
+    for (let seq = this.history.tail; seq < group.appender.seq; seq++) {
+      const slot = window.slotAt(seq);
+      const at = slot + S_RECORD;
+      const type = dv.getUint8(at + R_TYPE);
+      const name = REC_NAME[type]!;
+      if (type === REC.TAG || type === REC.REIGN) {
+        this.history.add(seq, name);
+        continue;
+      }
+      const request = this.waiting.get(dv.getUint32(slot + S_UNIQUE, true));
+      if (request === undefined)
+        throw new Broken(`record ${seq} (${name}) is of a request that was answered, or never made`);
+      const { device, at: first, count } = request;
+      const right =
+        type === TYPE[request.kind] &&
+        dv.getUint32(at + R_DEVICE, true) === device &&
+        getU64(dv, at + R_OFFSET) === first * SECTOR &&
+        getU64(dv, at + R_LENGTH) === count * SECTOR &&
+        dv.getUint32(at + R_BYTES, true) === (type === REC.WRITE ? count * SECTOR : 0);
+      if (!right) throw new Broken(`record ${seq} (${name}) is not what request ${request.unique} asked for`);
+      if (request.seq !== undefined)
+        throw new Broken(`request ${request.unique} became record ${request.seq} and, sent again, record ${seq}`);
+      request.seq = seq;
+      this.counts.bytes += type === REC.WRITE ? count * SECTOR : 0;
+      const write = type === REC.WRITE ? request.write : 0;
+      this.history.add(seq, `${name} ${device}:${first}+${count}`, { device, at: first, count, write });
+      for (const other of this.waiting.values())
+        if (
+          other.allowed !== undefined &&
+          other.device === device &&
+          other.at < first + count &&
+          other.at + other.count > first
+        )
+          other.allowed.push(this.stateOf(other));
+    }
+  }
+
+  private stateOf({ device, at, count }: Request): Uint32Array {
+    return this.history.now.get(device)!.slice(at, at + count);
+  }
+
+  // --- answers -------------------------------------------------------------------------------------------
+
+  /** The committer's answer: `errno` positive. */
+  answer(lo: number, hi: number, bytes: number, errno: number): void {
+    this.done(lo, hi, errno, bytes);
+  }
+
+  wrote(lo: number, hi: number, bytes: number): void {
+    this.done(lo, hi, 0, bytes);
+  }
+
+  status(lo: number, hi: number, rc: number): void {
+    this.done(lo, hi, -rc, 0);
+  }
+
+  position(): void {
+    throw new Error('nobody asked for a position');
+  }
+
+  data(lo: number, hi: number, mem: Mem, off: number, len: number): void {
+    const request = this.waiting.get(lo >>> 0);
+    if (request?.kind === 'read') this.compare(request, mem, off, len);
+    this.done(lo, hi, 0, len);
+  }
+
+  private compare({ device, at, count, allowed, unique }: Request, mem: Mem, off: number, len: number): void {
+    if (len !== count * SECTOR) throw new Broken(`read ${unique} got ${len} bytes instead of ${count * SECTOR}`);
+    this.counts.reads++;
+    for (let s = 0; s < count; s++) {
+      const got = readPattern(mem.u8, off + s * SECTOR, device, at + s);
+      if (!allowed!.some((state) => state[s] === got)) {
+        const wants = [...new Set(allowed!.map((state) => state[s]!))].join(' or ');
+        throw new Broken(`read ${unique} of device ${device} sector ${at + s} shows write ${got} instead of ${wants}`);
+      }
+    }
+  }
+
+  private done(lo: number, hi: number, errno: number, bytes: number): void {
+    // An answer may come from within the call that made the record.
+    this.recordNew();
+    const request = this.waiting.get(lo >>> 0);
+    if ((hi & ~RESENT) !== 0) throw new Error(`an answer for unique ${hi}:${lo}`);
+    if (request === undefined) {
+      // A request that was sent again may be answered twice; the kernel takes the first.
+      this.counts.twice++;
+      return;
+    }
+    if (request.sent > 0 && this.queue.includes(request)) {
+      // The kernel is about to send it again, and does not know it as being served: the answer is lost (ENOENT).
+      this.counts.lostAnswers++;
+      return;
+    }
+    this.waiting.delete(request.unique);
     if (errno !== 0) {
       this.counts.failed++;
       return;
     }
-    if (request.kind === 'flush') this.flushed = Math.max(this.flushed, request.seq!);
-    else if (request.durable) this.flushed = Math.max(this.flushed, request.seq! + 1);
-  }
-
-  private isDurable(below: number): boolean {
-    const { window, appender } = this.parts!;
-    return window.seqOf(W.DURABLE, appender.seq) >= below;
+    const { kind, unique, seq } = request;
+    const wants = kind === 'write' || kind === 'read' ? request.count * SECTOR : 0;
+    if (bytes !== wants) throw new Broken(`request ${unique} (${kind}) was answered with ${bytes} bytes, not ${wants}`);
+    if (kind === 'read') return;
+    if (kind === 'flush') {
+      this.flushed = Math.max(this.flushed, request.covers!);
+      return;
+    }
+    if (seq === undefined) throw new Broken(`request ${unique} (${kind}) was acknowledged and is no record`);
+    if (request.dsync || this.shape.durableWrites) this.flushed = Math.max(this.flushed, seq + 1);
   }
 
   // --- requests ------------------------------------------------------------------------------------------
 
   private request(kind: RequestKind): Request {
-    return { unique: this.nextUnique++ * 2, kind, device: 0, at: 0, count: 0, durable: false, write: 0 };
+    return { unique: (this.nextUnique += 2), kind, device: 0, at: 0, count: 0, dsync: false, write: 0, sent: 0 };
   }
 
   private make(): Request {
-    const { rng, shape } = this;
-    const kind = this.temper === 'mixed' ? rng.weighted(shape.weights) : rng.chance(0.97) ? 'write' : 'flush';
+    const { rng, shape, temper } = this;
+    const kind = temper === 'mixed' ? rng.weighted(shape.weights) : rng.chance(0.97) ? 'write' : 'flush';
     const request = this.request(kind);
     if (kind === 'flush' || kind === 'tag') return request;
-    const span = this.temper === 'flood' || rng.chance(0.5) ? this.anywhere() : rng.pick(this.hot);
+    const span = temper === 'flood' || rng.chance(0.5) ? this.anywhere() : rng.pick(this.hot);
     const count = rng.between(1, Math.min(span.count, this.largest()));
     return {
       ...request,
       device: span.device,
       at: span.at + rng.below(span.count - count + 1),
       count,
-      durable: shape.durableWrites || (kind === 'write' && this.temper === 'mixed' && rng.chance(shape.dsync)),
+      dsync: kind === 'write' && temper === 'mixed' && rng.chance(shape.dsync),
       write: kind === 'write' ? this.history.newWrite() : 0,
     };
   }
@@ -240,135 +358,23 @@ export class SimClient {
     return { device: device.nr, at: 0, count: device.sectors };
   }
 
-  private room(request: Request): boolean {
-    const { appender, space } = this.parts!;
-    const bytes = request.kind === 'write' ? request.count * SECTOR : request.kind === 'tag' ? 16 : 0;
-    return appender.hasRoom(bytes, this.head) && space.admits(bytes);
-  }
-
-  private serve(request: Request): void {
-    this.counts[request.kind]++;
-    if (request.kind === 'flush') {
-      this.wait(request);
-      this.flush(request);
-      return;
-    }
-    const { window, appender } = this.parts!;
-    const slot = appender.slot();
-    window.u8.fill(0, slot, slot + SLOT);
-    window.dv.setUint32(slot + S_UNIQUE, request.unique >>> 0, true);
-    const at = appender.payload();
-    let bytes = 0;
-    if (request.kind === 'write') {
-      bytes = request.count * SECTOR;
-      fillPattern(window.u8, at, request.device, request.at, request.count, request.write);
-    } else if (request.kind === 'tag') {
-      bytes = window.u8.write(`tag-${request.unique}`, at);
-    }
-    if (request.durable) {
-      this.counts.dsync++;
-      request.seq = appender.seq;
-      this.wait(request);
-      this.push(request, appender.seq + 1);
-    }
-    this.counts.bytes += bytes;
-    const tag = request.kind === 'tag';
-    const seq = appender.seal(
-      TYPE[request.kind],
-      request.device,
-      tag ? 0 : request.at * SECTOR,
-      tag ? 0 : request.count * SECTOR,
-      bytes,
-      request.kind === 'write' ? bytes : 0,
-    );
-    this.record(seq, request);
-  }
-
-  private record(seq: number, request: Request): void {
-    if (request.kind === 'tag') this.history.add(seq, 'tag');
-    else
-      this.history.add(seq, `${request.kind} ${request.device}:${request.at}+${request.count}${request.durable ? ' dsync' : ''}`, {
-        device: request.device,
-        at: request.at,
-        count: request.count,
-        write: request.write,
-      });
-    this.show(seq);
-  }
-
-  /** A record of the daemon's own (a reign) was appended. */
-  control(seq: number, what: string): void {
-    this.history.add(seq, what);
-  }
-
-  private flush(request: Request): void {
-    const { appender } = this.parts!;
-    request.seq = appender.seq;
-    if (this.isDurable(appender.seq)) this.answered(request.unique, 0);
-    else this.push(request, appender.seq);
-  }
-
-  private wait(request: Request): void {
-    this.waiting.set(request.unique, request);
-  }
-
-  private push(request: Request, below: number): void {
-    const { shared } = this.parts!;
-    const answer = request.kind === 'write' ? request.count * SECTOR : 0;
-    if (!shared.pushFlush(request.unique | 0, 0, below, answer)) throw new Error('the flush queue is full');
-  }
-
-  // --- the data thread's other work ----------------------------------------------------------------------
-
-  moveHead(): void {
-    const { window, appender } = this.parts!;
-    const head = Math.min(window.seqOf(W.APPLIED, appender.seq), window.seqOf(W.RELEASED, appender.seq));
-    if (head <= this.head) return;
-    this.head = head;
-    this.overlay!.release(head);
-    window.storeSeq(W.HEAD, head);
-  }
-
-  private show(seq: number): void {
-    const { window } = this.parts!;
-    const { dv } = window;
-    const slot = window.slotAt(seq);
-    const at = slot + S_RECORD;
-    const type = dv.getUint8(at + R_TYPE);
-    const device = dv.getUint32(at + R_DEVICE, true);
-    const offset = getU64(dv, at + R_OFFSET);
-    if (type === REC.WRITE) this.overlay!.add(device, offset, dv.getUint32(at + R_BYTES, true), window.payloadPos(slot), seq);
-    else if (type === REC.DISCARD || type === REC.ZEROES)
-      this.overlay!.addZeroes(device, offset, getU64(dv, at + R_LENGTH), seq);
-  }
-
-  /**
-   * A read as the data thread does it: the image, then what is newer in the window over it. `image` fills `to`.
-   * Returns what is wrong, or undefined.
-   */
-  checkRead(to: Mem, image: (device: number, offset: number, length: number) => number): string | undefined {
-    const { rng } = this;
-    const { window, appender } = this.parts!;
-    const device = rng.pick(this.shape.devices);
-    const count = Math.min(device.sectors, rng.pick([1, 8, 32, 128]));
-    const at = rng.below(device.sectors - count + 1);
-    const applied = window.seqOf(W.APPLIED, appender.seq);
-    const rc = image(device.nr, at * SECTOR, count * SECTOR);
-    if (rc < 0) return undefined;
-    this.overlay!.paint(device.nr, at * SECTOR, (at + count) * SECTOR, applied, to, 0);
-    const want = this.history.now.get(device.nr)!;
-    for (let s = 0; s < count; s++) {
-      const got = readPattern(to.u8, s * SECTOR, device.nr, at + s);
-      if (got !== want[at + s])
-        return `a read of device ${device.nr} sector ${at + s} shows write ${got}, not ${want[at + s]} (applied ${applied})`;
-    }
-    return undefined;
+  /** One request of a script, sent at once; false where it had to be parked. */
+  now(kind: RequestKind, where: { device?: number; at?: number; count?: number; dsync?: boolean } = {}): boolean {
+    const request = this.ask({
+      ...this.request(kind),
+      ...where,
+      write: kind === 'write' ? this.history.newWrite() : 0,
+    });
+    this.step(false);
+    return request.seq !== undefined || kind === 'flush';
   }
 }
 
-const TYPE: Record<Exclude<RequestKind, 'flush'>, RecordType> = {
+const TYPE: Record<RequestKind, number> = {
   write: REC.WRITE,
   discard: REC.DISCARD,
   zeroes: REC.ZEROES,
   tag: REC.TAG,
+  flush: -1,
+  read: -1,
 };

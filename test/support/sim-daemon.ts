@@ -4,16 +4,16 @@
  */
 import type { SiteCursor } from '../../src/slink/contract.js';
 import type { LinkFact } from '../../src/index/contract.js';
-import { check } from '../../src/base/errors.js';
-import { readFull } from '../../src/base/io.js';
-import { Mem } from '../../src/base/mem.js';
-import { Appender } from '../../src/replog/appender.js';
+import { DeviceGroup } from '../../src/device/group.js';
+import { Parking } from '../../src/device/parking.js';
+import type { DeviceReader } from '../../src/device/reader.js';
 import { Checkpointer } from '../../src/replog/checkpointer.js';
 import { Committer } from '../../src/replog/committer.js';
 import { readSegment, segmentFact } from '../../src/replog/extents.js';
 import { firstPlace, type LogPlace } from '../../src/replog/format.js';
 import { LogFile } from '../../src/replog/logfile.js';
-import { openForAppend, recover, trustedLinks, type Recovered } from '../../src/replog/recovery.js';
+import { recover, trustedLinks, type Recovered } from '../../src/replog/recovery.js';
+import { openForAppend, settleTail } from '../../src/replog/settle.js';
 import type { ClosedSegment } from '../../src/replog/segments.js';
 import { SH, Shared } from '../../src/replog/shared.js';
 import { LogSpace } from '../../src/replog/space.js';
@@ -23,10 +23,12 @@ import { FolderSite } from '../../src/slink/folder.js';
 import { ImageSet } from '../../src/slink/images.js';
 import { replayLocal } from '../../src/slink/replay.js';
 import { Shipper } from '../../src/slink/shipper.js';
-import { Broken, GROUP, LOG_PATH, folderOf, type SimHost, type SiteShape } from './sim-host.js';
+import { Broken } from './sim-broken.js';
+import { GROUP, LOG_PATH, folderOf, type SimHost, type SiteShape } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
 import { SimIo } from './sim-io.js';
 import { checkLocal } from './sim-checks.js';
+import { SimReader } from './sim-reader.js';
 
 /** What main knows where the threads are started. */
 interface Begin {
@@ -51,10 +53,10 @@ export class SimDaemon {
   readonly checkpointer: Checkpointer;
   readonly shippers = new Map<number, Shipper>();
   readonly images: ImageSet;
+  readonly group: DeviceGroup;
   readonly log: LogFile;
   /** Link states as main was told last. */
   readonly linkStates = new Map<number, string>();
-  private readonly readMem = Mem.lazy(1 << 20);
   private mail: (() => void)[] = [];
   /** The machines that are in a call right now, innermost last. */
   private readonly busy: string[] = [];
@@ -70,12 +72,23 @@ export class SimDaemon {
     if (window.ready) {
       const tail = window.tailSeq();
       if (tail !== host.history.tail)
-        throw new Broken(`the window that outlived the daemon ends at ${tail}, acknowledged was up to ${host.history.tail}`);
+        throw new Broken(
+          `the window that outlived the daemon ends at ${tail}, acknowledged was up to ${host.history.tail}`,
+        );
       const s = log.super;
       const indexed = index.checkpoint();
       const synced = indexed !== undefined && indexed.pos > s.checkpoint.pos ? indexed : s.checkpoint;
       const links = trustedLinks(s, index);
-      return new SimDaemon(host, { io, log, index, images, recovered: undefined, synced: { ...synced }, reign: s.reign, links });
+      return new SimDaemon(host, {
+        io,
+        log,
+        index,
+        images,
+        recovered: undefined,
+        synced: { ...synced },
+        reign: s.reign,
+        links,
+      });
     }
     const recovered = recover(log, index);
     host.note(`recovered to ${recovered.place.seq}, flushed were ${host.client.flushed}, written ${host.history.tail}`);
@@ -84,15 +97,19 @@ export class SimDaemon {
         `recovery ends at record ${recovered.place.seq}, but everything below ${host.client.flushed} was acknowledged as flushed`,
       );
     if (recovered.place.seq > host.history.tail)
-      throw new Broken(`recovery ends at record ${recovered.place.seq}, which was never written (tail ${host.history.tail})`);
+      throw new Broken(
+        `recovery ends at record ${recovered.place.seq}, which was never written (tail ${host.history.tail})`,
+      );
     if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
     if (host.closed && (!recovered.clean || recovered.newReign || recovered.place.seq !== host.history.tail))
-      throw new Broken(`the log was closed cleanly at ${host.history.tail}, and recovery finds ${JSON.stringify(recovered)}`);
+      throw new Broken(
+        `the log was closed cleanly at ${host.history.tail}, and recovery finds ${JSON.stringify(recovered)}`,
+      );
     host.closed = false;
     if (recovered.tornBytes > 0) host.sawTornTail();
     host.client.lose(recovered.place.seq);
     // As daemon/open.ts does it. The log first: images must never be ahead of what the log is sure to keep.
-    if (!recovered.clean) check(log.sync('REPLOG:SYNC'), 'syncing the replog', LOG_PATH);
+    settleTail(log, recovered);
     replayLocal(log, images, recovered.checkpoint, recovered.place);
     checkLocal(host, host.local, recovered.place.seq);
     const { reign, id } = openForAppend(log, recovered, host.clock, (n) => host.bytes(n));
@@ -114,10 +131,24 @@ export class SimDaemon {
     this.log = log;
     shared.logHead = log.super.head.pos;
 
-    const space = new LogSpace(window, shared, log.ring, log.segment);
-    const appender = new Appender(window, clock, space);
-    appender.reign = begin.reign;
-    host.client.attach({ window, shared, space, appender });
+    const maxWrite = host.shape.client.largest * 512;
+    this.group = new DeviceGroup({
+      window,
+      shared,
+      space: new LogSpace(window, shared, log.ring, log.segment),
+      clock,
+      reply: host.client,
+      reader: new SimReader(io, images, host.world.rng) as unknown as DeviceReader,
+      committer: shared.bell(SH.BELL_COMMIT),
+      maxWrite,
+      durableWrites: host.shape.client.durableWrites,
+      resend: () => host.client.resend(),
+      other: () => undefined,
+      logFull: () => this.post(() => shared.bump(SH.SYNC_ASK)),
+      parking: new Parking(0, maxWrite + 4096),
+    });
+    this.group.appender.reign = begin.reign;
+    host.client.attach({ window, shared, group: this.group });
 
     this.checkpointer = new Checkpointer({
       log,
@@ -163,12 +194,15 @@ export class SimDaemon {
 
     if (host.pendingReign !== undefined) {
       const { reign, id } = host.pendingReign;
-      const start = window.placeBefore(appender.seq);
-      const seq = appender.beginReign(reign, id);
-      host.pendingReign = undefined;
-      host.client.control(seq, `reign ${reign}`);
-      this.checkpointer.noteReign({ reign, id: Buffer.from(id).toString('hex'), start, wallUs: clock.wallUs() });
+      this.group.beginReign(reign, id, (seq) => {
+        host.pendingReign = undefined;
+        const start = window.placeBefore(seq);
+        this.post(() =>
+          this.checkpointer.noteReign({ reign, id: Buffer.from(id).toString('hex'), start, wallUs: clock.wallUs() }),
+        );
+      });
     }
+    host.client.recordNew();
     host.client.resend();
     // From now on other threads run while one is in a call.
     host.world.between = () => this.interleave();
@@ -178,15 +212,25 @@ export class SimDaemon {
     const { host, io, shared, window } = this;
     const { clock } = host;
     const fact = known.find((link) => link.nr === site.nr);
-    if (fact?.sync === 'inconsistent') throw new Broken(`site ${site.nr} is inconsistent, and nothing happened to the index`);
+    if (fact?.sync === 'inconsistent')
+      throw new Broken(`site ${site.nr} is inconsistent, and nothing happened to the index`);
     const first = firstPlace(host.logId);
-    if (fact === undefined && this.log.super.head.pos !== 0) throw new Broken(`site ${site.nr} is new, and the log has lost its beginning`);
+    if (fact === undefined && this.log.super.head.pos !== 0)
+      throw new Broken(`site ${site.nr} is new, and the log has lost its beginning`);
     if (fact !== undefined && fact.cursor.pos < this.log.super.head.pos)
-      throw new Broken(`site ${site.nr} needs the log from ${fact.cursor.pos} on, and its head is at ${this.log.super.head.pos}`);
+      throw new Broken(
+        `site ${site.nr} needs the log from ${fact.cursor.pos} on, and its head is at ${this.log.super.head.pos}`,
+      );
     const cursor: SiteCursor = fact === undefined ? { ...first, reign: 0 } : { ...fact.cursor, reign: fact.reign };
     const note = (place: SiteCursor): void => {
       const { reign, ...rest } = place;
-      this.checkpointer.noteLink({ nr: site.nr, cursor: rest, reign, sync: 'in-order', paused: host.paused.has(site.nr) });
+      this.checkpointer.noteLink({
+        nr: site.nr,
+        cursor: rest,
+        reign,
+        sync: 'in-order',
+        paused: host.paused.has(site.nr),
+      });
     };
     if (fact === undefined) note(cursor);
     return new Shipper(
@@ -200,7 +244,9 @@ export class SimDaemon {
           cursor: (place) => {
             const copy = { ...place };
             if (copy.seq < host.confirmed.get(site.nr)!)
-              throw new Broken(`site ${site.nr} confirmed up to ${host.confirmed.get(site.nr)}, and now only ${copy.seq}`);
+              throw new Broken(
+                `site ${site.nr} confirmed up to ${host.confirmed.get(site.nr)}, and now only ${copy.seq}`,
+              );
             host.confirmed.set(site.nr, copy.seq);
             host.made.add(site.nr);
             this.post(() => note(copy));
@@ -213,7 +259,8 @@ export class SimDaemon {
       },
       {
         identity: { logId: host.logId, group: GROUP, nr: site.nr },
-        devices: () => host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
+        devices: () =>
+          host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
         cursor,
         fresh: cursor.seq === first.seq,
         paused: host.paused.has(site.nr),
@@ -241,12 +288,14 @@ export class SimDaemon {
 
   /** One step of one machine; the milliseconds that it wants to be left alone. */
   step(name: string): number {
-    if (this.busy.includes(name)) return 1;
+    if (this.busy.includes(name) || (name === 'drain' && this.busy.includes('client'))) return 1;
     this.busy.push(name);
     try {
       switch (name) {
         case 'client':
           return this.host.client.step() ? 0 : 1;
+        case 'drain':
+          return this.host.client.step(false) ? 0 : 1;
         case 'committer':
           return this.committer.step();
         case 'applier':
@@ -265,7 +314,6 @@ export class SimDaemon {
     const mail = this.mail;
     this.mail = [];
     for (const work of mail) work();
-    if (this.host.client.blocked) this.shared.bump(SH.SYNC_ASK);
     return this.checkpointer.step();
   }
 
@@ -276,14 +324,6 @@ export class SimDaemon {
     const { world } = this.host;
     if (this.busy.length === 0 || this.busy.length > 2 || !world.rng.chance(this.restless)) return;
     for (let n = world.rng.between(1, 4); n > 0; n--) this.step(world.rng.pick(this.names));
-  }
-
-  /** Compares a read through window and image with the model. */
-  checkRead(): void {
-    const wrong = this.host.client.checkRead(this.readMem, (device, offset, length) =>
-      readFull(this.io, 'DEVICE:READ', this.images.get(device)!.fd, this.readMem, 0, length, offset),
-    );
-    if (wrong !== undefined) throw new Broken(wrong);
   }
 
   get tail(): number {

@@ -71,7 +71,7 @@ class Bytes {
   }
 
   read(pos: number, to: Uint8Array, at: number, length: number): void {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const off = (pos + done) % PAGE;
       const n = Math.min(length - done, PAGE - off);
       const page = this.pages[(pos + done - off) / PAGE];
@@ -99,7 +99,7 @@ class Bytes {
   }
 
   private write(pos: number, data: Uint8Array, from: number, to: number): void {
-    for (let done = from; done < to; ) {
+    for (let done = from; done < to;) {
       const off = (pos + done) % PAGE;
       const n = Math.min(to - done, PAGE - off);
       this.writable((pos + done - off) / PAGE).set(data.subarray(done, done + n), off);
@@ -108,7 +108,7 @@ class Bytes {
   }
 
   private zero(pos: number, length: number): void {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const off = (pos + done) % PAGE;
       const n = Math.min(length - done, PAGE - off);
       const i = (pos + done - off) / PAGE;
@@ -216,7 +216,8 @@ export class SimFile {
   sync(attrs = false): void {
     for (const change of this.pending) this.durable.apply(change, 0, change.length);
     this.pending = [];
-    if (attrs) for (const [name, values] of this.attrs) this.attrs.set(name, [{ ...values.at(-1)!, sinceMs: -Infinity }]);
+    if (attrs)
+      for (const [name, values] of this.attrs) this.attrs.set(name, [{ ...values.at(-1)!, sinceMs: -Infinity }]);
   }
 
   /** A sync that fails: some of it is on the disk, all of it counts as clean. */
@@ -233,7 +234,10 @@ export class SimFile {
     const flipped = flips > 0 ? flip(durable, this.durable, this.pending, flips, rng) : 0;
     const attrs = new Map<string, AttrValue[]>();
     for (const [name, values] of this.attrs) {
-      const sure = Math.max(values.findLastIndex(({ sinceMs }) => sinceMs <= nowMs - WRITE_BACK_MS), 0);
+      const sure = Math.max(
+        values.findLastIndex(({ sinceMs }) => sinceMs <= nowMs - WRITE_BACK_MS),
+        0,
+      );
       attrs.set(name, [{ ...values[rng.between(sure, values.length - 1)]!, sinceMs: -Infinity }]);
     }
     return { file: new SimFile(this.ino, durable.copy(), durable, attrs), flipped };
@@ -262,13 +266,15 @@ function survive(to: Bytes, pending: readonly Change[], style: CrashStyle, rng: 
   }
   const cut = style === 'prefix' ? rng.below(pending.length + 1) : pending.length;
   const keep = style === 'all' || style === 'prefix' ? 1 : style === 'mostly' ? 0.97 : rng.pick([0.05, 0.3, 0.5, 0.8]);
-  for (let i = 0; i < cut; i++) eachSector(pending[i]!, (from, end) => {
-    if (keep === 1 || rng.chance(keep)) to.apply(pending[i]!, from, end);
-  });
+  for (let i = 0; i < cut; i++)
+    eachSector(pending[i]!, (from, end) => {
+      if (keep === 1 || rng.chance(keep)) to.apply(pending[i]!, from, end);
+    });
   // The last change that a prefix takes may be torn.
-  if (style === 'prefix' && cut < pending.length) eachSector(pending[cut]!, (from, end) => {
-    if (rng.chance(0.5)) to.apply(pending[cut]!, from, end);
-  });
+  if (style === 'prefix' && cut < pending.length)
+    eachSector(pending[cut]!, (from, end) => {
+      if (rng.chance(0.5)) to.apply(pending[cut]!, from, end);
+    });
 }
 
 /** Sectors that a change would not have changed are left alone: rewriting what is durable cannot harm it. */
@@ -330,12 +336,12 @@ export class SimDisk {
    * True: fdatasync makes a new file's name and its attributes durable too, as file systems mostly do. False: only
    * what POSIX says: names with syncDir, attributes when the kernel has written the inode back.
    */
-  readonly kind: boolean;
+  readonly generous: boolean;
 
-  constructor(name: string, dev: number, kind = false) {
+  constructor(name: string, dev: number, generous = false) {
     this.name = name;
     this.dev = dev;
-    this.kind = kind;
+    this.generous = generous;
     this.folders.add('/');
   }
 
@@ -383,7 +389,7 @@ export class SimDisk {
 
   /** Called after a successful sync of the file. */
   syncedFile(file: SimFile): void {
-    if (this.kind) this.settle((path) => this.live.get(path) === file);
+    if (this.generous) this.settle((path) => this.live.get(path) === file);
   }
 
   private settle(wanted: (path: string) => boolean): void {
@@ -419,8 +425,18 @@ export class SimDisk {
     return this.withFiles(this.live, new Map([...this.live.values()].map((file) => [file, file.settled()])));
   }
 
+  /** An operator's hand: the files at `paths`, or all, become what they are on `other`. */
+  restore(other: SimDisk, paths: readonly string[] = [...new Set([...this.live.keys(), ...other.live.keys()])]): void {
+    this.pending = [];
+    for (const path of paths) {
+      const file = other.live.get(path)?.settled();
+      put(this.live, [[path, file]]);
+      put(this.durable, [[path, file]]);
+    }
+  }
+
   private withFiles(names: ReadonlyMap<string, SimFile>, copies: ReadonlyMap<SimFile, SimFile>): SimDisk {
-    const disk = new SimDisk(this.name, this.dev, this.kind);
+    const disk = new SimDisk(this.name, this.dev, this.generous);
     for (const dir of this.folders) disk.folders.add(dir);
     for (const [path, file] of names) disk.live.set(path, copies.get(file)!);
     disk.durable = new Map(disk.live);

@@ -6,7 +6,8 @@
 import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkSite } from './sim-checks.js';
 import type { Death } from './sim-faults.js';
-import { Broken, type HostShape } from './sim-host.js';
+import { Broken } from './sim-broken.js';
+import { type HostShape } from './sim-host.js';
 import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { SimRun } from './sim-run.js';
@@ -25,7 +26,7 @@ const SHAPE: HostShape = {
     largest: 512,
     durableWrites: false,
     depth: 64,
-    weights: { write: 100, discard: 5, zeroes: 5, flush: 10, tag: 2 },
+    weights: { write: 100, discard: 5, zeroes: 5, flush: 10, tag: 2, read: 5 },
     dsync: 0,
   },
 };
@@ -38,11 +39,11 @@ export interface EveryPoint {
   death: Death;
 }
 
-class Scenario {
+export class Scenario {
   readonly run: SimRun;
 
-  constructor(seed = SEED) {
-    this.run = new SimRun(seed, SHAPE);
+  constructor(seed = SEED, shape = SHAPE) {
+    this.run = new SimRun(seed, shape);
     this.run.host.create();
     this.run.host.world.faults = this.run.faults;
     this.run.orderly = true;
@@ -56,16 +57,16 @@ class Scenario {
     const { client } = host;
     run.restart();
     this.write(8, 40);
-    client.flushNow();
+    client.now('flush');
     this.pump(12);
     this.write(4, 128);
-    client.writeNow(1, 100, 8, true);
+    client.now('write', { device: 1, at: 100, count: 8, dsync: true });
     this.pump(12);
     host.paused.add(1);
     run.daemon.shippers.get(1)!.pause();
     this.write(6, 64);
-    client.writeNow(0, 256, 256);
-    client.flushNow();
+    client.now('write', { device: 0, at: 256, count: 256 });
+    client.now('flush');
     this.pump(10);
     // The images are synced, the checkpoint moves.
     this.rest(1500);
@@ -74,35 +75,35 @@ class Scenario {
     this.pump(10);
     this.rest(1500);
     for (let i = 0; i < 6; i++) {
-      client.writeNow(1, 512, 400);
+      client.now('write', { device: 1, at: 512, count: 400 });
       this.pump(4);
     }
     run.daemon.shared.bump(SH.SYNC_ASK);
     this.pump(8);
     run.reopen();
     this.write(3, 16);
-    client.flushNow();
+    client.now('flush');
     this.pump(8);
   }
 
-  private write(n: number, largest: number): void {
+  write(n: number, largest: number): void {
     const { client, rng } = this.run.host;
     for (let i = 0; i < n; i++) {
       const count = rng.between(1, largest);
-      client.writeNow(i % 2, rng.below((i % 2 === 0 ? 512 : 1024) - count), count);
+      client.now('write', { device: i % 2, at: rng.below((i % 2 === 0 ? 512 : 1024) - count), count });
     }
     for (let i = 0; i < 3; i++) client.step();
   }
 
-  private pump(rounds: number): void {
+  pump(rounds: number): void {
     const { daemon, host } = this.run;
     for (let i = 0; i < rounds; i++) {
-      for (const name of daemon.names) if (name !== 'client') daemon.step(name);
+      for (const name of daemon.names) daemon.step(name === 'client' ? 'drain' : name);
       host.clock.advance(3);
     }
   }
 
-  private rest(ms: number): void {
+  rest(ms: number): void {
     this.run.host.clock.advance(ms);
     this.pump(6);
   }
@@ -136,7 +137,9 @@ export function killAt(point: EveryPoint): void {
     run.settle();
   } catch (error) {
     const trace = run.host.world.trace.slice(-25).map((line) => `    ${line}`);
-    throw new Broken([`death of the ${point.death} ${point.when} call ${point.call}: ${String(error)}`, ...trace].join('\n'));
+    throw new Broken(
+      [`death of the ${point.death} ${point.when} call ${point.call}: ${String(error)}`, ...trace].join('\n'),
+    );
   } finally {
     run.host.end();
   }
@@ -183,11 +186,11 @@ export function staleTail(): void {
     }
   };
   run.restart();
-  client.flushNow();
+  client.now('flush');
   commit(5);
   const { tail } = host.history;
   for (let i = 0; i < 2; i++) {
-    client.writeNow(0, 8 * i, 8);
+    client.now('write', { at: 8 * i, count: 8 });
     // Written, and not synced: nobody waits, and hardly any time goes by.
     commit(0.7);
   }
@@ -195,8 +198,9 @@ export function staleTail(): void {
     throw new Error('the scenario does not fit the committer any more');
   host.killMachine({ style: 'last' });
   run.restart();
-  if (host.history.tail !== tail + 1) throw new Error(`the tail was to be lost, and history goes on at ${host.history.tail}`);
-  client.flushNow();
+  if (host.history.tail !== tail + 1)
+    throw new Error(`the tail was to be lost, and history goes on at ${host.history.tail}`);
+  client.now('flush');
   commit(5);
   host.killMachine({ style: 'none' });
   run.restart();

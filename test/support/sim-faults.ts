@@ -45,7 +45,9 @@ export class Coverage {
   }
 
   lines(): string[] {
-    return [...this.counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([what, n]) => `  ${String(n).padStart(9)}  ${what}`);
+    return [...this.counts]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([what, n]) => `  ${String(n).padStart(9)}  ${what}`);
   }
 }
 
@@ -96,7 +98,12 @@ export class SimFaults implements Faults {
     const site = area === 'SITE:';
     return {
       area,
-      kinds: rng.pick<readonly IoKind[]>([['write', 'index'], ['sync', 'index'], ['write', 'sync', 'space', 'index'], site ? ['read', 'open', 'name', 'attr', 'facts'] : ['sync', 'index']]),
+      kinds: rng.pick<readonly IoKind[]>([
+        ['write', 'index'],
+        ['sync', 'index'],
+        ['write', 'sync', 'space', 'index'],
+        site ? ['read', 'open', 'name', 'attr', 'facts'] : ['sync', 'index'],
+      ]),
       errno: rng.chance(0.3) ? ERRNO.ENOSPC : ERRNO.EIO,
       left: rng.pick([1, 1, 2, 5, 40]),
       rate: rng.pick([0.1, 0.5, 1]),

@@ -37,14 +37,6 @@ export interface HostShape {
   syncBytes: number;
 }
 
-/** A promise of the product that did not hold. */
-export class Broken extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = 'Broken';
-  }
-}
-
 export class SimHost {
   readonly shape: HostShape;
   readonly rng: Rng;
@@ -116,7 +108,13 @@ export class SimHost {
       io,
       LOG_PATH,
       'create',
-      { size: this.shape.logBytes, logId: this.logId, indexId: index.id, indexGeneration: index.generation, group: GROUP },
+      {
+        size: this.shape.logBytes,
+        logId: this.logId,
+        indexId: index.id,
+        indexGeneration: index.generation,
+        group: GROUP,
+      },
       this.clock,
     );
     if (!(made instanceof LogCreator)) throw new Error('a log was there already');
@@ -197,4 +195,3 @@ export class SimHost {
 export function folderOf(nr: number): string {
   return `/site${nr}/group`;
 }
-

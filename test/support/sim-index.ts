@@ -105,7 +105,8 @@ export class SimIndex implements Index {
       this.store.put(applied(this.store.facts, copy(change)));
       return 0;
     });
-    if (rc < 0) throw new RepError(rc === -28 ? 'ENOSPC' : 'EIO', 'the index cannot be written (simulated); nothing was changed');
+    if (rc < 0)
+      throw new RepError(rc === -28 ? 'ENOSPC' : 'EIO', 'the index cannot be written (simulated); nothing was changed');
     return this.generation;
   }
 

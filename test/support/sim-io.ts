@@ -190,7 +190,15 @@ export class SimIo implements Io {
       }
       if ((flags & O_TRUNC) !== 0) file?.setSize(0);
       const fd = this.nextFd++;
-      this.open_.set(fd, { path, disk, life: disk.life, file, direct: (flags & O_DIRECT) !== 0, writable, told: file?.failures ?? 0 });
+      this.open_.set(fd, {
+        path,
+        disk,
+        life: disk.life,
+        file,
+        direct: (flags & O_DIRECT) !== 0,
+        writable,
+        told: file?.failures ?? 0,
+      });
       return fd;
     });
   }
@@ -276,7 +284,7 @@ export class SimIo implements Io {
         d.told = file.failures;
         return 0;
       }
-      file.sync(d.disk.kind);
+      file.sync(d.disk.generous);
       d.disk.syncedFile(file);
       if (d.told === file.failures) return 0;
       d.told = file.failures;

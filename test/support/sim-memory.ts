@@ -12,7 +12,9 @@ import { Window, windowShape } from '../../src/replog/window.js';
 
 const real = { anon: Mem.anon.bind(Mem), lazy: Mem.lazy.bind(Mem), unmap: Mem.prototype.unmap };
 
-const registry = new FinalizationRegistry<{ addr: number; size: number }>(({ addr, size }) => void sys.munmap(addr, size));
+const registry = new FinalizationRegistry<{ addr: number; size: number }>(
+  ({ addr, size }) => void sys.munmap(addr, size),
+);
 
 function noted(mem: Mem): Mem {
   registry.register(mem.ab, { addr: mem.addr, size: mem.size }, mem);

@@ -36,7 +36,14 @@ const MAGIC = 0x53696d21;
 export const GARBLED = 0xffffffff;
 
 /** Fills sectors [at, at + count) as write `write` does. */
-export function fillPattern(u8: Uint8Array, off: number, device: number, at: number, count: number, write: number): void {
+export function fillPattern(
+  u8: Uint8Array,
+  off: number,
+  device: number,
+  at: number,
+  count: number,
+  write: number,
+): void {
   const dv = new DataView(u8.buffer, u8.byteOffset + off, count * SECTOR);
   for (let i = 0; i < count; i++) {
     const base = i * SECTOR;
@@ -67,7 +74,8 @@ const ZEROES = Buffer.alloc(SECTOR);
 export function readPattern(u8: Buffer, off: number, device: number, sector: number): number {
   if (u8.readUInt32LE(off) !== MAGIC) return u8.compare(ZEROES, 0, SECTOR, off, off + SECTOR) === 0 ? 0 : GARBLED;
   const write = u8.readUInt32LE(off + 4);
-  if (u8.readUInt32LE(off + 8) !== placeOf(device, sector) || u8.readUInt32LE(off + 12) !== markOf(sector, write)) return GARBLED;
+  if (u8.readUInt32LE(off + 8) !== placeOf(device, sector) || u8.readUInt32LE(off + 12) !== markOf(sector, write))
+    return GARBLED;
   return u8.compare(u8, off, off + SECTOR - 16, off + 16, off + SECTOR) === 0 ? write : GARBLED;
 }
 
@@ -75,7 +83,7 @@ export function readPattern(u8: Buffer, off: number, device: number, sector: num
 export function readImage(file: SimFile, device: number, sectors: number): Uint32Array {
   const out = new Uint32Array(sectors);
   const whole = Math.min(sectors, Math.floor(file.size / SECTOR));
-  for (let s = 0; s < whole; ) {
+  for (let s = 0; s < whole;) {
     const page = file.page((s * SECTOR) / PAGE);
     const end = Math.min(whole, s + PAGE / SECTOR);
     if (page !== undefined) for (let i = s; i < end; i++) out[i] = readPattern(page, (i - s) * SECTOR, device, i);
@@ -210,7 +218,9 @@ export class History {
       for (let s = 0; s < sectors.length && out.length < 12; s++) {
         const want = state.get(device)![s]!;
         if (sectors[s] !== want)
-          out.push(`device ${device} sector ${s}: holds ${this.whose(sectors[s]!)}, below ${seq} it is ${this.whose(want)}`);
+          out.push(
+            `device ${device} sector ${s}: holds ${this.whose(sectors[s]!)}, below ${seq} it is ${this.whose(want)}`,
+          );
       }
     return out;
   }

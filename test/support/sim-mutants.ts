@@ -13,6 +13,8 @@ export interface Mutant {
   /** Found exactly once, or the test fails: the code has changed and the mutant must be looked at again. */
   find: string;
   put: string;
+  /** First seed to try: one that is known to find it soon. */
+  seed?: number;
 }
 
 export const MUTANTS: readonly Mutant[] = [
@@ -27,12 +29,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/committer',
     find: "const r = this.log.sync('REPLOG:SYNC');",
     put: "this.window.storeSeq(W.DURABLE, this.written); const r = this.log.sync('REPLOG:SYNC');",
+    seed: 7,
   },
   {
     name: 'after a failed sync only what is new is written',
     file: 'replog/committer',
     find: 'this.written = this.durable;\n        this.pos = this.durablePos;',
     put: '',
+    seed: 7,
   },
   {
     name: 'older records win over newer ones',
@@ -81,6 +85,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'slink/stage',
     find: 'if (!this.continues(whole, end) || !soundRecords(whole, end.seq, chain))',
     put: 'soundRecords(whole, end.seq, chain); if (!this.continues(whole, end))',
+    seed: 11,
   },
   {
     name: 'stage replay ignores seq, chain and stamp of a batch',
@@ -125,6 +130,25 @@ export const MUTANTS: readonly Mutant[] = [
     put: 'return index.id !== s.indexId;',
   },
   {
+    name: 'records leave the window before requests that are sent again were seen',
+    file: 'device/group',
+    find: 'if (this.awaitsResent)',
+    put: 'if (false)',
+    seed: 15,
+  },
+  {
+    name: 'a request that is sent again is not recognised',
+    file: 'device/group',
+    find: 'const seq = this.resent.find(lo, hi, this.head, this.appender.seq);',
+    put: 'const seq = undefined;',
+  },
+  {
+    name: 'a read does not see what is only in the window',
+    file: 'device/overlay',
+    find: 'this.buckets[bucket] = id;',
+    put: 'if (id % 7 !== 3) this.buckets[bucket] = id;',
+  },
+  {
     name: 'a discard is forgotten',
     file: 'slink/records',
     find: 'case REC.DISCARD:',
@@ -151,8 +175,12 @@ export function patch(to: string, mutant: Mutant): void {
   const path = join(to, 'src', `${mutant.file}.js`);
   const text = readFileSync(path, 'utf8');
   const found = text.split(mutant.find).length - 1;
-  if (found !== 1) throw new Error(`mutant "${mutant.name}": its place occurs ${found} times in ${mutant.file}.js, not once`);
-  writeFileSync(path, text.replace(mutant.find, () => mutant.put));
+  if (found !== 1)
+    throw new Error(`mutant "${mutant.name}": its place occurs ${found} times in ${mutant.file}.js, not once`);
+  writeFileSync(
+    path,
+    text.replace(mutant.find, () => mutant.put),
+  );
 }
 
 /** Runs the simulator of a build, at most `ms`. */
@@ -160,8 +188,10 @@ export function runBuild(to: string, args: readonly string[], ms: number): Promi
   return new Promise((resolve) => {
     const script = join(to, 'test/sim/run.js');
     execFile(process.execPath, [script, ...args], { timeout: ms, maxBuffer: 1 << 24 }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : null, output: stdout + stderr });
+      resolve({
+        code: error === null ? 0 : typeof error.code === 'number' ? error.code : null,
+        output: stdout + stderr,
+      });
     });
   });
 }
-

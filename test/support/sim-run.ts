@@ -8,7 +8,8 @@ import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
 import { Coverage, SimFaults, randomDeath, type Death } from './sim-faults.js';
-import { Broken, SimHost, type HostShape } from './sim-host.js';
+import { Broken } from './sim-broken.js';
+import { SimHost, type HostShape } from './sim-host.js';
 import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
@@ -41,7 +42,10 @@ const KIB64 = 64 * 1024;
 
 /** A group's shape from a seed: few small devices, one to three sites, a log that is soon full. */
 export function randomShape(rng: Rng): HostShape {
-  const devices = Array.from({ length: rng.between(1, 3) }, (_, nr) => ({ nr, sectors: rng.pick([512, 1024, 2048, 4096]) }));
+  const devices = Array.from({ length: rng.between(1, 3) }, (_, nr) => ({
+    nr,
+    sectors: rng.pick([512, 1024, 2048, 4096]),
+  }));
   return {
     logBytes: 4 * 1024 * 1024,
     windowRing: 1024 * 1024,
@@ -62,6 +66,7 @@ export function randomShape(rng: Rng): HostShape {
         zeroes: rng.pick([0, 3, 15]),
         flush: rng.pick([2, 10, 60]),
         tag: rng.pick([0, 1, 5]),
+        read: rng.pick([5, 30]),
       },
       dsync: rng.pick([0, 0.05, 0.3]),
     },
@@ -166,7 +171,13 @@ export class SimRun {
         this.weights['client'] = 4;
         this.pace = 20;
         if (mood === 'index dies')
-          faults.episode = { area: rng.pick(['INDEX:', 'REPLOG:SUPER']), kinds: ['index', 'write', 'sync'], errno: ERRNO.EIO, left: 1e6, rate: 1 };
+          faults.episode = {
+            area: rng.pick(['INDEX:', 'REPLOG:SUPER']),
+            kinds: ['index', 'write', 'sync'],
+            errno: ERRNO.EIO,
+            left: 1e6,
+            rate: 1,
+          };
         else for (const { nr } of host.shape.sites) host.siteDisks.get(nr)!.unreachable = true;
         return;
       case 'trickle':
@@ -185,7 +196,11 @@ export class SimRun {
   }
 
   private armAt(calls: number, death: Death): void {
-    this.faults.kill ??= { at: this.host.world.calls + calls, when: this.rng.pick(['before', 'during', 'after']), death };
+    this.faults.kill ??= {
+      at: this.host.world.calls + calls,
+      when: this.rng.pick(['before', 'during', 'after']),
+      death,
+    };
   }
 
   /** The operator puts right what is wrong. */
@@ -202,11 +217,6 @@ export class SimRun {
       host.paused.delete(nr);
       shippers.get(nr)!.resume();
     }
-  }
-
-  private read(): void {
-    this.daemon.checkRead();
-    this.coverage.hit('check: read');
   }
 
   private site(): void {
@@ -304,7 +314,11 @@ export class SimRun {
       faults.episode = undefined;
       if (!this.orderly && tries < 4 && rng.chance(0.25)) {
         const death = randomDeath(rng);
-        faults.kill = { at: host.world.calls + rng.between(1, 80), when: rng.pick(['before', 'during', 'after']), death };
+        faults.kill = {
+          at: host.world.calls + rng.between(1, 80),
+          when: rng.pick(['before', 'during', 'after']),
+          death,
+        };
       }
       coverage.hit(host.memory.window.ready ? 'start: adopts the window' : 'start: recovers the log');
       if (host.start()) break;
@@ -351,8 +365,8 @@ export class SimRun {
     const machines = names.filter((name) => name !== 'client');
     for (let i = 0; i < 40_000; i++) {
       if (i % 64 === 0) this.heal();
-      if (host.client.blocked) this.daemon.step('client');
-      else if (this.settled()) return this.checkSettled();
+      this.daemon.step('drain');
+      if (this.settled()) return this.checkSettled();
       this.daemon.step(rng.pick(machines));
       host.clock.advance(rng.pick([0.5, 5, 50]));
       if (i % 500 === 499) host.clock.advance(20_000);
@@ -374,7 +388,7 @@ export class SimRun {
     return [
       `tail ${daemon.tail}, written ${committer.written}, durable ${committer.durable}, applied ${daemon.applied}`,
       `images synced ${daemon.applier.synced.seq}, log error ${daemon.shared.load(SH.LOG_ERROR)}`,
-      `local error ${daemon.shared.load(SH.LOCAL_ERROR)}, outstanding ${host.client.outstanding}`,
+      `local error ${daemon.shared.load(SH.LOCAL_ERROR)}, unanswered: ${host.client.unanswered}`,
       ...sites,
     ].join('; ');
   }
@@ -397,7 +411,9 @@ export class SimRun {
     for (const { nr } of host.shape.sites) {
       const found = checkSite(host, nr, checks, 'crash');
       if (found?.seq !== host.history.tail)
-        throw new Broken(`site ${nr} has everything confirmed, and after its death it reaches ${found?.seq}, not ${host.history.tail}`);
+        throw new Broken(
+          `site ${nr} has everything confirmed, and after its death it reaches ${found?.seq}, not ${host.history.tail}`,
+        );
     }
     this.coverage.hit('check: all settled');
   }
@@ -435,7 +451,6 @@ const MOODS = { mixed: 60, trickle: 15, quiet: 3, 'index dies': 11, 'sites away'
 
 const EVENTS = {
   machine: 900,
-  read: 40,
   site: 6,
   crashImage: 4,
   pause: 2,
@@ -462,11 +477,14 @@ export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions)
   }
   const { host, coverage } = run;
   const { counts } = host.client;
-  coverage.hit('requests blocked for want of room', counts.blocked);
-  coverage.hit('requests blocked while the log was full', counts.logFull);
+  coverage.hit('requests parked or dropped for want of room', counts.blocked);
+  coverage.hit('check: read', counts.reads);
+  coverage.hit('requests answered twice', counts.twice);
+  coverage.hit('answers lost because the request is being sent again', counts.lostAnswers);
   coverage.hit('requests refused with an error', counts.failed);
   coverage.hit('requests sent again', counts.resent);
-  for (const kind of ['write', 'discard', 'zeroes', 'flush', 'tag', 'dsync'] as const) coverage.hit(`request: ${kind}`, counts[kind]);
+  for (const kind of ['write', 'discard', 'zeroes', 'flush', 'tag', 'read', 'dsync'] as const)
+    coverage.hit(`request: ${kind}`, counts[kind]);
   return {
     seed,
     ok: error === undefined,
@@ -483,6 +501,15 @@ export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions)
 
 export function failureText(result: RunResult): string {
   const { error } = result;
-  const text = error instanceof Error ? (error instanceof Broken || error instanceof RepError ? `${error.name}: ${error.message}` : error.stack) : String(error);
-  return [`seed ${result.seed}, step ${result.steps}: ${text}`, '  what happened last:', ...result.trace.map((line) => `    ${line}`)].join('\n');
+  const text =
+    error instanceof Error
+      ? error instanceof Broken || error instanceof RepError
+        ? `${error.name}: ${error.message}`
+        : error.stack
+      : String(error);
+  return [
+    `seed ${result.seed}, step ${result.steps}: ${text}`,
+    '  what happened last:',
+    ...result.trace.map((line) => `    ${line}`),
+  ].join('\n');
 }

@@ -41,10 +41,10 @@ describe('control/messages', () => {
     { text: 't x', call: 'tag x' },
     { text: 'resume', call: 'resume' },
     { text: 'resume all', call: 'resume' },
-    { text: 'wait', call: 'wait 1,7 60000' },
+    { text: 'wait', call: 'wait 0,1,7 60000' },
     { text: 'wait 7', call: 'wait 7 60000' },
     { text: 'wait 7 5', call: 'wait 7 5000' },
-    { text: 'wait 500ms', call: 'wait 1,7 500' },
+    { text: 'wait 500ms', call: 'wait 0,1,7 500' },
     { text: 'wait 1 2m', call: 'wait 1 120000' },
   ];
   for (const { text, call } of fine) {

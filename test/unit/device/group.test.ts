@@ -95,6 +95,7 @@ class Bench {
   /** Serves one WRITE as the loop would; returns its unique. */
   write(offset: number, bytes: Buffer, flags = 0, unique = ++this.unique, hi = 0): number {
     assert.ok(this.group.prepare());
+    if (this.group.awaitsResent && hi === 0) this.group.resentSeen();
     bytes.copy(this.group.bodyMem.u8, this.group.bodyAt);
     this.group.write(NODE, offset, bytes.length, flags, unique, hi);
     return unique;
@@ -130,8 +131,7 @@ class Bench {
       const offset = getU64(window.dv, slot + S_RECORD + R_OFFSET);
       const length = getU64(window.dv, slot + S_RECORD + R_LENGTH);
       const at = window.payloadAt(window.payloadPos(slot));
-      if (window.dv.getUint8(slot + S_RECORD + R_TYPE) === REC.WRITE)
-        fs.writeSync(fd, window.u8, at, length, offset);
+      if (window.dv.getUint8(slot + S_RECORD + R_TYPE) === REC.WRITE) fs.writeSync(fd, window.u8, at, length, offset);
       else fs.writeSync(fd, Buffer.alloc(length), 0, length, offset);
     }
     fs.closeSync(fd);
@@ -243,6 +243,24 @@ describe('DeviceGroup', () => {
     assert.equal(b.answers.take()?.rc, 4096);
     assert.equal(b.group.appender.seq, tail + 1, 'what was not in the log is appended');
     assert.ok(b.read(0, 12288).equals(Buffer.concat([1, 2, 3].map((v) => Buffer.alloc(4096, v)))));
+  });
+
+  it('! no record leaves the window before the requests that are sent again were seen', () => {
+    const b = bench();
+    b.write(0, Buffer.alloc(4096, 1), O_DSYNC);
+    const tail = b.group.appender.seq;
+    // Durable and applied, but the daemon dies before it answers; the next one's committer releases at once.
+    b.shared.store(SH.FLUSH_HEAD, b.shared.load(SH.FLUSH_TAIL));
+    b.commit();
+    b.apply();
+    b.start();
+    b.group.prepare();
+    b.write(0, Buffer.alloc(4096, 1), O_DSYNC, 1, RESENT);
+    assert.deepEqual(b.answers.take(), { lo: 1, hi: RESENT, rc: 4096 });
+    assert.equal(b.group.appender.seq, tail, 'no duplicate');
+    b.group.resentSeen();
+    b.group.prepare();
+    assert.equal(b.window.seqOf(W.HEAD, tail), tail);
   });
 
   it('! no room in the window: writes are parked, reads go on, the rest is fetched again when space returns', () => {

@@ -21,8 +21,16 @@ import {
 import { shortCrc } from '../../../src/replog/headersum.js';
 
 const SUPER: Superblock = {
-  ...{ serial: 7, logId: '01'.repeat(16), indexId: '02'.repeat(16), indexGeneration: 2 ** 40, size: 4 << 20 },
-  ...{ ring: 3_670_016, segment: 524_288, clean: true, writtenUs: 1_700_000_000_123_456, reign: 4 },
+  serial: 7,
+  logId: '01'.repeat(16),
+  indexId: '02'.repeat(16),
+  indexGeneration: 2 ** 40,
+  size: 4 << 20,
+  ring: 3_670_016,
+  segment: 524_288,
+  clean: true,
+  writtenUs: 1_700_000_000_123_456,
+  reign: 4,
   reignId: '03'.repeat(16),
   checkpoint: { pos: 2 ** 45, seq: 2 ** 41, chainLo: 0xfffffffe, chainHi: 3, time: 9 },
   head: { pos: 4096, seq: 5 },

@@ -97,7 +97,10 @@ export class Rig {
   newCommitter(options: CommitterOptions = {}): Committer {
     return new Committer(
       {
-        ...{ log: this.log, window: this.window, shared: this.shared, clock: this.clock },
+        log: this.log,
+        window: this.window,
+        shared: this.shared,
+        clock: this.clock,
         answer: { answer: (lo, _hi, bytes, errno) => void this.answers.push({ unique: lo, bytes, errno }) },
         events: {
           logError: (errno, call) => void this.errors.push(`${call} ${errno}`),

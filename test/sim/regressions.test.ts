@@ -1,0 +1,35 @@
+/** What the simulator has found in the product, each with what shows it. */
+import assert from 'node:assert/strict';
+import { checkSite } from '../support/sim-checks.js';
+import { Scenario } from '../support/sim-every.js';
+import { Rng } from '../support/sim-random.js';
+import { failureText, runSeed } from '../support/sim-run.js';
+
+describe('found by the simulator', function () {
+  this.timeout(60_000);
+
+  /**
+   * A power cut soon after a site was made took the marks (extended attributes) of its images, which no fdatasync
+   * need make durable; the site was refused for ever.
+   */
+  it('a site opens after a death that took the attributes of its new images', () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const { run } = new Scenario(seed);
+      run.restart();
+      for (let i = 0; i < 12; i++) run.daemon.step('shipper1');
+      assert.ok(run.host.made.has(1));
+      checkSite(run.host, 1, new Rng(seed), 'crash');
+      run.host.end();
+    }
+  });
+
+  /**
+   * After a daemon's death a record could be durable, applied and released before its request was sent again: it
+   * left the window, and the request was not recognised and became a second record.
+   */
+  for (const seed of [8, 15])
+    it(`a request that is sent again does not become a second record (seed ${seed})`, async () => {
+      const result = await runSeed({ seed, steps: 1200 });
+      assert.ok(result.ok, result.ok ? '' : failureText(result));
+    });
+});
