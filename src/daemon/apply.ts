@@ -42,6 +42,10 @@ runShell<ApplyStart>('reptool-apply', data, shared, (start) => {
       window.load(W.DURABLE) === window.load(W.TAIL) &&
       (applier.synced.seq | 0) === window.load(W.TAIL),
     take: () => undefined,
-    close: () => log.close(),
+    close: () => {
+      applier.close();
+      images.close();
+      log.close();
+    },
   };
 });

@@ -239,7 +239,11 @@ export class SimDaemon {
         shared,
         clock,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }),
-        site: new FolderSite(io, clock, folderOf(site.nr), { area: site.area, makeFolder: true }),
+        site: new FolderSite(io, clock, folderOf(site.nr), {
+          area: site.area,
+          makeFolder: true,
+          direct: site.direct === true,
+        }),
         events: {
           cursor: (place) => {
             const copy = { ...place };
@@ -288,8 +292,10 @@ export class SimDaemon {
 
   /** One step of one machine; the milliseconds that it wants to be left alone. */
   step(name: string): number {
-    if (this.busy.includes(name) || (name === 'drain' && this.busy.includes('client'))) return 1;
-    this.busy.push(name);
+    // `drain` is the client's thread too.
+    const thread = name === 'drain' ? 'client' : name;
+    if (this.busy.includes(thread)) return 1;
+    this.busy.push(thread);
     try {
       switch (name) {
         case 'client':

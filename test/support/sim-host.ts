@@ -26,6 +26,8 @@ export interface SiteShape {
   /** Bytes of the stage's area. */
   area: number;
   rpoMs: number;
+  /** Long runs go past the page cache. */
+  direct?: boolean;
 }
 
 export interface HostShape {

@@ -54,6 +54,7 @@ export function randomShape(rng: Rng): HostShape {
       nr: i + 1,
       area: rng.pick([1 << 20, 2 << 20, 4 << 20]),
       rpoMs: rng.pick([0, 10, 100]),
+      direct: rng.chance(0.4),
     })),
     client: {
       devices,
