@@ -15,9 +15,17 @@ export interface Kill {
   pid: number;
   /** Requests that the kernel held for the daemon just before. */
   inFlight: number;
+  /** A spare stood ready to take over. */
+  warm: boolean;
 }
 
-/** Kills the daemon `count` times, `min` to `max` ms apart, each time another process. */
+/** How long a spare is waited for. */
+const SPARE_MS = 5000;
+
+/**
+ * Kills the daemon `count` times, each time another process, `min` to `max` ms after it began to serve (mostly
+ * before there is a spare again) or, every other time, after a spare was ready.
+ */
 export async function killDaemons(
   mounted: Mounted,
   count: number,
@@ -26,13 +34,15 @@ export async function killDaemons(
 ): Promise<Kill[]> {
   const kills: Kill[] = [];
   let pid = 0;
+  const spareReady = (): boolean => mounted.daemonLog.includes(`spare ${mounted.pids.spare} is ready`);
   while (kills.length < count) {
     await mounted.serving(pid);
+    if (kills.length % 2 === 1) await until('a spare is ready', spareReady, SPARE_MS, 5);
     await sleep(min + random(max - min));
-    const inFlight = await mounted.requestsWaiting();
+    const [inFlight, warm] = [await mounted.requestsWaiting(), spareReady()];
     const at = monotonicMs();
     pid = await mounted.killDaemon(pid);
-    kills.push({ at, pid, inFlight });
+    kills.push({ at, pid, inFlight, warm });
   }
   return kills;
 }

@@ -336,11 +336,17 @@ export class SimClient implements Reply {
     const request = this.request(kind);
     if (kind === 'flush' || kind === 'tag') return request;
     const span = temper === 'flood' || rng.chance(0.5) ? this.anywhere() : rng.pick(this.hot);
-    const count = rng.between(1, Math.min(span.count, this.largest()));
+    let count = rng.between(1, Math.min(span.count, this.largest()));
+    let at = span.at + rng.below(span.count - count + 1);
+    if (rng.chance(0.4)) {
+      // Whole blocks: only those can go past the page cache.
+      at -= at % 8;
+      count = Math.max(count - (count % 8), Math.min(count, 8));
+    }
     return {
       ...request,
       device: span.device,
-      at: span.at + rng.below(span.count - count + 1),
+      at,
       count,
       dsync: kind === 'write' && temper === 'mixed' && rng.chance(shape.dsync),
       write: kind === 'write' ? this.history.newWrite() : 0,

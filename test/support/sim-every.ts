@@ -145,7 +145,10 @@ export function killAt(point: EveryPoint): void {
   }
 }
 
-/** One run of the scenario in which, before each call, the machine and the site are looked at as if they died there. */
+/**
+ * One run of the scenario in which, before every `stride`-th call and before each sync, the machine and the site are
+ * looked at as if they died there: what is on its way to the disk just then may be torn in any way.
+ */
 export function crashImagesAtEveryCall(stride: number, variants: number, seed = SEED): number {
   const scenario = new Scenario(seed);
   const { host, faults } = scenario.run;
@@ -153,15 +156,19 @@ export function crashImagesAtEveryCall(stride: number, variants: number, seed = 
   let looked = 0;
   const started = host.world.calls;
   const decide = faults.decide.bind(faults);
+  const look = (n: number): void => {
+    for (let i = 0; i < n; i++) {
+      checkHost(host, checks);
+      for (const { nr } of host.shape.sites) checkSite(host, nr, checks, 'crash');
+      looked++;
+    }
+  };
   host.world.faults = {
     decide(facts) {
-      const n = facts.n - started;
-      if (n % stride === 0 && host.daemon !== undefined)
-        for (let i = 0; i < variants; i++) {
-          checkHost(host, checks);
-          for (const { nr } of host.shape.sites) checkSite(host, nr, checks, 'crash');
-          looked++;
-        }
+      if (host.daemon !== undefined) {
+        if (facts.kind === 'sync') look(4 * variants);
+        else if ((facts.n - started) % stride === 0) look(variants);
+      }
       return decide(facts);
     },
   };

@@ -479,6 +479,7 @@ export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions)
   const { host, coverage } = run;
   const { counts } = host.client;
   coverage.hit('requests parked or dropped for want of room', counts.blocked);
+  for (const call of ['APPLY:DIRECT', 'SITE:DIRECT']) coverage.hit(`call ${call}`, host.world.names.get(call) ?? 0);
   coverage.hit('check: read', counts.reads);
   coverage.hit('requests answered twice', counts.twice);
   coverage.hit('answers lost because the request is being sent again', counts.lostAnswers);
