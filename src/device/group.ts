@@ -115,7 +115,7 @@ export class DeviceGroup {
     this.headMem = this.window.mem;
     this.bodyMem = this.window.mem;
     this.head = this.window.seqOf(W.HEAD, this.appender.seq);
-    this.awaitsResent = this.head < this.appender.seq;
+    this.awaitsResent = options.resend !== undefined && this.head < this.appender.seq;
     this.adopt();
   }
 

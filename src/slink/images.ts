@@ -16,7 +16,7 @@ import { ERRNO, RepError, errnoText, ioError } from '../base/errors.js';
 import { writeFull, type FileInfo, type Io, type IoCall } from '../base/io.js';
 import { Mem, type IoVec } from '../base/mem.js';
 import { FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, O_CREAT, O_DIRECT, O_RDWR } from '../base/sys.js';
-import { BLOCK, KIB, MIB, formatSize } from '../base/units.js';
+import { BLOCK, KIB, MIB, SECTOR, formatSize } from '../base/units.js';
 
 /** Runs from this size on go past the page cache (prototype: best of 16, 64 and 256 KiB). */
 export const DIRECT_FROM = 64 * KIB;
@@ -132,6 +132,8 @@ export interface Image extends ImageSpec {
   readonly fd: number;
   /** -1 where direct I/O is not to be had, or was refused later. */
   directFd: number;
+  /** Alignment of memory that its disk was seen to want. */
+  memoryAlign: number;
   /** `dev:inode` at open. */
   readonly id: string;
   readonly block: boolean;
@@ -184,7 +186,7 @@ export class ImageSet {
     }
     const directFd = this.wantDirect ? io.open(calls.open, spec.file, O_RDWR | O_DIRECT) : -1;
     const { id, kind } = info;
-    const image: Image = { ...spec, fd, directFd: Math.max(directFd, -1), id, block: kind === 'block', touched: false };
+    const image: Image = { ...spec, fd, directFd: Math.max(directFd, -1), id, block: kind === 'block', touched: false, memoryAlign: SECTOR };
     this.close(spec.nr);
     this.byNr.set(spec.nr, image);
     this.gone.delete(spec.nr);
@@ -211,26 +213,38 @@ export class ImageSet {
     const total = vec.total;
     if (offset + total > image.size) return this.fail(-ERRNO.EFBIG, image);
     this.unsynced += total;
-    if (total >= DIRECT_FROM && image.directFd >= 0 && aligned(offset, vec)) {
+    if (total >= DIRECT_FROM && image.directFd >= 0 && aligned(offset, vec, image.memoryAlign)) {
       const rc = this.writeVec(this.calls.direct, image.directFd, vec, offset);
       if (rc >= 0) return 0;
-      // Some file systems take O_DIRECT at open and refuse it at the first write: never again then.
       if (rc !== -ERRNO.EINVAL && rc !== -ERRNO.EOPNOTSUPP) return this.fail(rc, image);
-      this.io.close(this.calls.close, image.directFd);
-      image.directFd = -1;
+      this.learn(image, vec, rc);
     }
     const rc = this.writeVec(this.calls.write, image.fd, vec, offset);
     return rc < 0 ? this.fail(rc, image) : 0;
   }
 
-  /** The range reads as zeroes or as before: 0 or the negative errno. */
+  /** Direct I/O was refused: for memory that is aligned to sectors only, or (some file systems) altogether. */
+  private learn(image: Image, vec: IoVec, rc: number): void {
+    if (rc === -ERRNO.EINVAL && image.memoryAlign < BLOCK && !aligned(0, vec, BLOCK)) {
+      image.memoryAlign = BLOCK;
+      return;
+    }
+    this.io.close(this.calls.close, image.directFd);
+    image.directFd = -1;
+  }
+
+  /**
+   * The range reads as zeroes: 0 or the negative errno. Where holes cannot be made it is zeroed: the images of
+   * all sites must say the same of it.
+   */
   discard(nr: number, offset: number, length: number): number {
     const image = this.find(nr);
     if (image === undefined) return this.absent(nr);
     this.touch(image);
     const mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
     const rc = this.io.fallocate(this.calls.discard, image.fd, mode, offset, length);
-    return rc < 0 && rc !== -ERRNO.EOPNOTSUPP ? this.fail(rc, image) : 0;
+    if (rc === -ERRNO.EOPNOTSUPP) return this.zeroes(nr, offset, length);
+    return rc < 0 ? this.fail(rc, image) : 0;
   }
 
   /** The range reads as zeroes: 0 or the negative errno. */
@@ -348,11 +362,14 @@ export class ImageSet {
   }
 }
 
-/** O_DIRECT wants memory, position and length aligned; 4096 suits every disk. */
-function aligned(offset: number, vec: IoVec): boolean {
-  if (offset % BLOCK !== 0) return false;
+/**
+ * O_DIRECT wants position and length in blocks of the file system, and memory as its disk does: sectors of 512
+ * for most. Payloads in the window stand on sectors, so to ask for more would send most of them the slow way.
+ */
+function aligned(offset: number, vec: IoVec, memory: number): boolean {
+  if (offset % BLOCK !== 0 || vec.total % BLOCK !== 0) return false;
   for (let i = 0; i < vec.count; i++)
-    if ((vec.mems[i]!.addr + vec.offs[i]!) % BLOCK !== 0 || vec.lens[i]! % BLOCK !== 0) return false;
+    if ((vec.mems[i]!.addr + vec.offs[i]!) % memory !== 0 || vec.lens[i]! % memory !== 0) return false;
   return true;
 }
 

@@ -17,7 +17,7 @@ const PAUSE_LIMIT_MS = 200;
 const COLD_LIMIT_MS = 2000;
 
 /** Writes and verifies, over and over, 64 requests at a time. */
-const LOAD: FioArgs = { ...VERIFY, rw: 'randwrite', iodepth: 64, loops: 100_000 };
+const LOAD: FioArgs = { ...VERIFY, rw: 'randwrite', iodepth: 64, loops: 100_000, size: '64m' };
 
 describe('kill -9 of the daemon', function () {
   this.timeout(150_000);
@@ -51,7 +51,7 @@ describe('kill -9 of the daemon', function () {
 
   it(`${KILLS} times under fio on the file`, async () => {
     const m = (mounted = await Mounted.start({ size: '128M', logSize: '1G' }));
-    const load = fioStart(m, m.disk, { ...LOAD, size: '64m' }, 140_000);
+    const load = fioStart(m, m.disk, { ...LOAD, bsrange: '512-2k', blockalign: 512 }, 140_000);
     const prober = await Prober.start(m, m.disk, 120 * MIB);
     await killUnder(m, load, prober);
     await assertAllSame(m);
@@ -66,7 +66,7 @@ describe('kill -9 of the daemon', function () {
     await mountAt(device, fs);
     const probed = join(fs, 'probed');
     await must('dd', ['if=/dev/zero', `of=${probed}`, 'bs=64k', 'count=1', 'conv=fsync'], { timeoutMs: 20_000 });
-    const load = fioStart(m, join(fs, 'data'), { ...LOAD, size: '64m' }, 140_000);
+    const load = fioStart(m, join(fs, 'data'), LOAD, 140_000);
     const prober = await Prober.start(m, probed, 0);
     await killUnder(m, load, prober);
     await unmountAt(fs);

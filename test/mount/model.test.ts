@@ -44,7 +44,7 @@ describe('device file against a model', function () {
 
   it('does so while the daemon is killed all the time', async () => {
     let kills = 0;
-    await check(1000, async (m, done) => {
+    await check(3000, async (m, done) => {
       let last = 0;
       while (!done()) {
         await m.serving(last);

@@ -94,6 +94,7 @@ describe('site 1', function () {
     await untilSite(m, 'site 1 is refused', (s) => s.state === 'failed' && /disk0/.test(s.reason ?? ''));
     await writeSome(m, 'while the wrong image is there');
     swapBack(image);
+    await m.site('resume');
     await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 40_000);
     await assertAllSame(m);
   });
@@ -112,6 +113,7 @@ describe('site 1', function () {
     const strange = await must('sh', ['-c', 'tr -d "\\000" < "$0" | wc -c', image], { timeoutMs: 20_000 });
     assert.equal(Number(strange), 0, 'the strange image was written to');
     swapBack(image);
+    await m.site('resume');
     await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 40_000);
     await assertAllSame(m);
   });

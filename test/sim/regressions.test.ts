@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { checkSite } from '../support/sim-checks.js';
 import { Scenario } from '../support/sim-every.js';
 import { Rng } from '../support/sim-random.js';
-import { failureText, runSeed } from '../support/sim-run.js';
+import { failureText, runSeed } from '../support/sim-seed.js';
 
 describe('found by the simulator', function () {
   this.timeout(60_000);

@@ -3,10 +3,10 @@
  * prints what it met. Without --seed it takes seeds from the clock until the minutes are over.
  */
 import { parseArgs } from 'node:util';
-import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery, staleTail } from '../support/sim-every.js';
+import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
 import { Coverage } from '../support/sim-faults.js';
 import { collect } from '../support/sim-memory.js';
-import { failureText, runSeed } from '../support/sim-run.js';
+import { failureText, runSeed } from '../support/sim-seed.js';
 
 const { values } = parseArgs({
   options: {
@@ -37,7 +37,7 @@ if (values['every-io'] !== undefined) {
   try {
     const calls = countCalls();
     const points = everyPoint(calls, stride === 1 ? 9 : 1).filter(({ call }) => call % stride === 0);
-    staleTail();
+    for (const story of Object.values(STORIES)) story();
     const looked = crashImagesAtEveryCall(stride, 2);
     console.log(`every I/O: ${looked} crash images and ${await killAtEvery(points)} deaths over ${calls} calls, ok`);
   } catch (error) {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery, staleTail } from '../support/sim-every.js';
+import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
 import { Coverage } from '../support/sim-faults.js';
 import { collect } from '../support/sim-memory.js';
-import { failureText, runSeed } from '../support/sim-run.js';
+import { failureText, runSeed } from '../support/sim-seed.js';
 
 const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
 const STEPS = 1500;
@@ -62,7 +62,7 @@ describe('simulator', function () {
     assert.equal(await killAtEvery(everyPoint(calls, 1)), calls);
   });
 
-  it('does not take a batch of a lost tail for the present history', () => staleTail());
+  for (const [name, story] of Object.entries(STORIES)) it(`keeps its promises in the story ${name}`, () => story());
 
   it('shows a prefix at every I/O of a scenario, had the machines died there', () => {
     assert.ok(crashImagesAtEveryCall(1, 1) > 150);

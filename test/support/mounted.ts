@@ -6,16 +6,18 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Child, describeOutcome, must, run, sleep, until, type Outcome, type RunOptions } from './proc.js';
 
 /** The built command line, beside the built tests. */
 export const CLI = join(import.meta.dirname, '../../src/cli/run.js');
 
+/** The folder with package.json and README.md. */
+export const PROJECT = findUp(import.meta.dirname, 'package.json');
+
 const TMPFS_MAGIC = 0x01021994;
 /** In the environment of every process that a harness starts: by it `cleanup` finds them again. */
 const MARK = 'REPTOOL_TEST_MOUNT';
-const MIB = 1024 * 1024;
 
 export interface MountOptions {
   group?: string;
@@ -81,6 +83,10 @@ export class Mounted {
   get disk(): string {
     return join(this.dir, 'disk0');
   }
+  /** A folder for a file system that a test mounts. */
+  get files(): string {
+    return join(this.top, 'fs');
+  }
   get groupDir(): string {
     return join(this.state, this.group);
   }
@@ -110,6 +116,12 @@ export class Mounted {
   async reptool(words: readonly string[], options: RunOptions = {}): Promise<Outcome> {
     if (!existsSync(CLI)) throw new Error('reptool is not built here: run npm run build first');
     return run(process.execPath, [CLI, ...words], { env: this.environment, ...options });
+  }
+
+  /** Runs a line in a shell, in the project's folder; reptool's state is the harness's. */
+  sh(line: string, options: RunOptions = {}): Promise<Outcome> {
+    const env = { ...this.environment, REPTOOL_STATE: this.state };
+    return run('sh', ['-c', line], { env, cwd: PROJECT, ...options });
   }
 
   async mount(options: MountOptions = {}): Promise<void> {
@@ -332,8 +344,6 @@ export function imageIn(folder: string): string {
   );
 }
 
-/** Free space is asked for before a test that needs much. */
-export function freeMiB(dir: string): number {
-  const fs = statfsSync(dir);
-  return (fs.bavail * fs.bsize) / MIB;
+function findUp(from: string, name: string): string {
+  for (let dir = from; ; dir = dirname(dir)) if (existsSync(join(dir, name)) || dir === '/') return dir;
 }

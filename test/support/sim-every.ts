@@ -3,6 +3,7 @@
  * then once more for each call with the process or the machine dying there. After each death everything must
  * recover, keep its promises, and settle.
  */
+import { ERRNO } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkSite } from './sim-checks.js';
 import type { Death } from './sim-faults.js';
@@ -182,7 +183,7 @@ export function crashImagesAtEveryCall(stride: number, variants: number, seed = 
  * A batch of a lost tail stands whole behind a reign's first record, at the right place and with the right number:
  * only the chain tells that it is of another history.
  */
-export function staleTail(): void {
+function staleTail(): void {
   const { run } = new Scenario();
   const { host } = run;
   const { client } = host;
@@ -214,6 +215,55 @@ export function staleTail(): void {
   run.settle();
   host.end();
 }
+
+/** A sync fails and takes some of its pages with it; after the operator's retry a flush means what it says. */
+function failedSync(): void {
+  for (let seed = 1; seed <= 8; seed++) {
+    const { run } = new Scenario(seed);
+    const { host, faults } = run;
+    run.restart();
+    host.client.now('flush');
+    pumpOnly(run, ['committer'], 8);
+    for (let i = 0; i < 3; i++) host.client.now('write', { at: 40 * i, count: 40 });
+    host.client.now('flush');
+    faults.episode = { area: 'REPLOG:SYNC', kinds: ['sync'], errno: ERRNO.EIO, left: 1, rate: 1 };
+    pumpOnly(run, ['committer'], 8);
+    if (run.daemon.shared.load(SH.LOG_ERROR) === 0) throw new Error('the scenario does not fit the committer any more');
+    run.daemon.shared.bump(SH.LOG_RETRY);
+    pumpOnly(run, ['committer'], 12);
+    host.client.now('flush');
+    pumpOnly(run, ['committer'], 8);
+    if (host.client.flushed !== host.history.tail) throw new Broken('after a retry the log does not go on');
+    host.killMachine({ style: 'none' });
+    run.restart();
+    run.settle();
+    host.end();
+  }
+}
+
+/** Before a request is sent again its record has become durable, applied and released: it is recognised all the same. */
+function lateResend(): void {
+  const { run } = new Scenario();
+  const { host } = run;
+  run.restart();
+  host.client.now('write', { at: 8, count: 8, dsync: true });
+  host.killDaemon();
+  run.restart();
+  pumpOnly(run, ['committer', 'applier'], 12);
+  if (run.daemon.applied !== host.history.tail) throw new Error('the scenario does not fit the machines any more');
+  run.settle();
+  host.end();
+}
+
+function pumpOnly(run: SimRun, names: readonly string[], rounds: number): void {
+  for (let i = 0; i < rounds; i++) {
+    for (const name of names) run.daemon.step(name);
+    run.host.clock.advance(4);
+  }
+}
+
+/** Each a story of its own. */
+export const STORIES = { staleTail, failedSync, lateResend } as const;
 
 const WHEN = ['before', 'during', 'after'] as const;
 const DEATHS: readonly Death[] = ['daemon', 'machine', 'keeper'];

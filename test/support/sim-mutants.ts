@@ -36,7 +36,6 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/committer',
     find: 'this.written = this.durable;\n        this.pos = this.durablePos;',
     put: '',
-    seed: 7,
   },
   {
     name: 'older records win over newer ones',
@@ -85,7 +84,6 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'slink/stage',
     find: 'if (!this.continues(whole, end) || !soundRecords(whole, end.seq, chain))',
     put: 'soundRecords(whole, end.seq, chain); if (!this.continues(whole, end))',
-    seed: 11,
   },
   {
     name: 'stage replay ignores seq, chain and stamp of a batch',
@@ -134,7 +132,6 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'device/group',
     find: 'if (this.awaitsResent)',
     put: 'if (false)',
-    seed: 15,
   },
   {
     name: 'a request that is sent again is not recognised',

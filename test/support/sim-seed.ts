@@ -1,0 +1,81 @@
+/** One seed from its beginning to its end, and what is to be said of it. */
+import { RepError } from '../../src/base/errors.js';
+import { Broken } from './sim-broken.js';
+import type { Coverage } from './sim-faults.js';
+import { SimRun } from './sim-run.js';
+
+export interface RunOptions {
+  seed: number;
+  steps: number;
+  /** Stops earlier after so many milliseconds of real time. */
+  budgetMs?: number;
+  /** Every call goes into the report of a failure. */
+  traceCalls?: boolean;
+}
+
+export interface RunResult {
+  seed: number;
+  ok: boolean;
+  /** Steps made. */
+  steps: number;
+  error: unknown;
+  trace: string[];
+  coverage: Coverage;
+  /** The same for the same seed and steps. */
+  digest: string;
+  records: number;
+  bytes: number;
+  calls: number;
+}
+
+export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions): Promise<RunResult> {
+  const run = new SimRun(seed);
+  run.host.world.traceCalls = traceCalls === true;
+  const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
+  let error: unknown;
+  try {
+    run.begin();
+    while (run.step < steps && performance.now() < until) await run.next();
+    run.end();
+  } catch (caught) {
+    error = caught;
+  }
+  const { host, coverage } = run;
+  const { counts } = host.client;
+  coverage.hit('requests parked or dropped for want of room', counts.blocked);
+  for (const call of ['APPLY:DIRECT', 'SITE:DIRECT']) coverage.hit(`call ${call}`, host.world.names.get(call) ?? 0);
+  coverage.hit('check: read', counts.reads);
+  coverage.hit('requests answered twice', counts.twice);
+  coverage.hit('answers lost because the request is being sent again', counts.lostAnswers);
+  coverage.hit('requests refused with an error', counts.failed);
+  coverage.hit('requests sent again', counts.resent);
+  for (const kind of ['write', 'discard', 'zeroes', 'flush', 'tag', 'read', 'dsync'] as const)
+    coverage.hit(`request: ${kind}`, counts[kind]);
+  return {
+    seed,
+    ok: error === undefined,
+    steps: run.step,
+    error,
+    trace: host.world.trace.slice(traceCalls === true ? -400 : -60),
+    coverage,
+    digest: run.fingerprint,
+    records: counts.write + counts.discard + counts.zeroes + counts.tag,
+    bytes: counts.bytes,
+    calls: host.world.calls,
+  };
+}
+
+export function failureText(result: RunResult): string {
+  const { error } = result;
+  const text =
+    error instanceof Error
+      ? error instanceof Broken || error instanceof RepError
+        ? `${error.name}: ${error.message}`
+        : error.stack
+      : String(error);
+  return [
+    `seed ${result.seed}, step ${result.steps}: ${text}`,
+    '  what happened last:',
+    ...result.trace.map((line) => `    ${line}`),
+  ].join('\n');
+}
