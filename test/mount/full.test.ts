@@ -32,12 +32,17 @@ describe('no space left', function () {
     return filler;
   }
 
-  it('in the ring: writers wait, reads and .ctl go on, status names the holder, resume frees them', async () => {
+  for (const bs of ['4k', '1m']) {
+    it(`in the ring (${bs}): writers wait, reads and .ctl go on, status names the holder, resume frees them`, () =>
+      ringFull(bs));
+  }
+
+  async function ringFull(bs: string): Promise<void> {
     const m = (mounted = await Mounted.start({ size: '64M', logSize: '16M' }));
     assertClean(await fio(m, m.disk, { ...WRITES, size: '8m' }), 'before');
     await m.drain();
     await m.site('pause');
-    const writer = fioStart(m, m.disk, { ...WRITES, bs: '4k', size: '48m' }, 80_000);
+    const writer = fioStart(m, m.disk, { ...WRITES, bs, size: '48m' }, 80_000);
     const full = await untilStatus(m, 'the log is full', (s) => s.log.state === 'full', 30_000);
     assert.equal(full.log['held-by'], 'site 1');
     await sleep(300);
@@ -51,7 +56,7 @@ describe('no space left', function () {
     await m.site('resume');
     assertClean(await fioDone(writer), 'the writer that waited');
     await assertAllSame(m);
-  });
+  }
 
   it('in the ring: a daemon killed meanwhile changes nothing', async () => {
     const m = (mounted = await Mounted.start({ size: '64M', logSize: '16M' }));
