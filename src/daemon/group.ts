@@ -199,6 +199,7 @@ export class Group implements Serving {
     switch (message.t) {
       case 'synced':
         this.checkpointer.noteApplied(message.place);
+        this.pump();
         return this.roomMayCome();
       case 'localError': {
         view.localFile = message.file;

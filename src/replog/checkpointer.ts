@@ -12,7 +12,7 @@
  */
 import type { Clock, Machine } from '../base/clock.js';
 import { RepError, ioError } from '../base/errors.js';
-import type { LogPos, Seq } from '../base/units.js';
+import { MIB, type LogPos, type Seq } from '../base/units.js';
 import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../index/contract.js';
 import type { LogPlace } from './format.js';
 import type { LogFile } from './logfile.js';
@@ -43,6 +43,9 @@ interface Link {
   holds: boolean;
   changed: boolean;
 }
+
+/** Applied and synced bytes after which a checkpoint is made without waiting for its time. */
+const CHECKPOINT_BYTES = 32 * MIB;
 
 export class Checkpointer implements Machine {
   private readonly log: LogFile;
@@ -137,7 +140,10 @@ export class Checkpointer implements Machine {
     const now = this.clock.monoMs();
     const left = this.intervalMs - (now - this.lastTry);
     // After a failure only time helps; otherwise space that is wanted is given back at once.
-    const soon = !this.failing && (this.asked || this.head().pos - this.shared.logHead >= this.log.ring / 16);
+    // Recovery reads and replays what lies behind the checkpoint, so that is bounded in bytes as well.
+    const far = this.checkpoint.pos - this.log.super.checkpoint.pos >= CHECKPOINT_BYTES;
+    const wanted = this.head().pos - this.shared.logHead >= this.log.ring / 16;
+    const soon = !this.failing && (this.asked || far || wanted);
     if (left > 0 && !soon) return left;
     this.lastTry = now;
     try {

@@ -68,7 +68,7 @@ export interface Recovered {
 }
 
 export interface RecoveryOptions {
-  /** How far behind a break a batch may have been written: the window's ring and one sync's worth. */
+  /** How far behind a break to look for a batch that says the break was durable: what is written between two syncs. */
   scanBytes?: number;
 }
 
@@ -111,7 +111,7 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
     const end = { ...reader.place };
     let tornBytes = 0;
     if (walk.broken !== undefined) {
-      const scan = Math.min(options.scanBytes ?? 80 * MIB, log.ring);
+      const scan = Math.min(options.scanBytes ?? 40 * MIB, log.ring);
       tornBytes = scanBehind(log, end.pos, scan, known);
       walk.readBytes += scan;
       if (known.pos > end.pos) throw corruption(log, walk.broken, known.seq, indexLost ? [] : links);

@@ -51,7 +51,7 @@ export interface ApplierOptions {
    * sync and the redo, so everything from `synced` to APPLIED is written again, in its newest version.
    */
   redo?: boolean;
-  /** Unsynced bytes at which the images are synced. Default 64 MiB. */
+  /** Unsynced bytes at which the images are synced. Default 32 MiB. */
   syncBytes?: number;
   /** Milliseconds without work after which they are synced. Default 1000. */
   idleMs?: number;
@@ -96,7 +96,7 @@ export class Applier implements Machine {
     this.applied = parts.window.seqOf(W.APPLIED, options.synced.seq);
     this.seen = this.applied;
     this.doubt = options.redo === true && this.synced.seq < this.applied;
-    this.syncBytes = options.syncBytes ?? 64 * MIB;
+    this.syncBytes = options.syncBytes ?? 32 * MIB;
     this.idleMs = options.idleMs ?? 1000;
     this.gatherMs = options.gatherMs ?? 5;
     this.retryMs = options.retryMs ?? 1000;

@@ -7,6 +7,7 @@ import { VERIFY, assertClean, fio, fioDone, fioStart, type FioArgs } from '../su
 import { smallDisk, unmountAt } from '../support/loop.js';
 import { Mounted } from '../support/mounted.js';
 import { must, run, sleep } from '../support/proc.js';
+import type { StatusJson } from '../../src/control/status.js';
 import { statusOf, untilSite, untilStatus } from '../support/status.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
 
@@ -43,8 +44,8 @@ describe('no space left', function () {
     await m.drain();
     await m.site('pause');
     const writer = fioStart(m, m.disk, { ...WRITES, bs, size: '48m' }, 80_000);
-    const full = await untilStatus(m, 'the log is full', (s) => s.log.state === 'full', 30_000);
-    assert.equal(full.log['held-by'], 'site 1');
+    const held = (s: StatusJson): boolean => s.log.state === 'full' && s.log['held-by'] === 'site 1';
+    await untilStatus(m, 'the log is full, held by site 1', held, 20_000);
     await sleep(300);
     assert.equal(writer.ended, false, 'the writer did not wait');
     for (let i = 0; i < 5; i++) {
