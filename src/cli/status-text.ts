@@ -7,6 +7,7 @@ import { formatSeconds, plural, sentenceList } from './output.js';
 
 /** How DRBD calls the states of a site: its connection, and what goes over it. */
 const DRBD_WORDS: Record<SiteState, { connection: string; replication: string }> = {
+  connecting: { connection: 'Connecting', replication: 'Off' },
   connected: { connection: 'Connected', replication: 'Established' },
   behind: { connection: 'Connected', replication: 'Behind' },
   resyncing: { connection: 'Connected', replication: 'SyncSource' },

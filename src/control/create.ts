@@ -15,6 +15,7 @@ import { LogCreator, planLog } from '../replog/logcreate.js';
 import { LogFile } from '../replog/logfile.js';
 import { FolderSite } from '../slink/folder.js';
 import { createImage } from '../slink/images.js';
+import { writeLocalMarks } from '../slink/local-marks.js';
 import type { SiteCursor, SiteDevice } from '../slink/contract.js';
 import { checkConfig, saveConfig, type GroupConfig, type SiteConfig } from './config.js';
 import { lockGroup, unlockGroup } from './lock.js';
@@ -154,6 +155,7 @@ async function makeParts(files: GroupFiles, config: GroupConfig, options: Create
   }
   const log = LogFile.open(io, config.log.path, { readOnly: true });
   const start: SiteCursor = { ...log.super.checkpoint, reign: log.super.reign };
+  writeLocalMarks(io, config.devices, config.id, log.super.durable.seq);
   log.close();
 
   const devices = config.devices.map(({ nr, name, size }) => ({ nr, name, size }));

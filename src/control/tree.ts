@@ -277,7 +277,8 @@ export class ControlTree {
   private sizeOf(file: CtlFile): number {
     if (file === 'events') return this.host.events.size;
     if (file === 'messages') return Buffer.byteLength(this.host.messages.text());
-    return Buffer.byteLength(this.host.text(file));
+    // Made anew for each open, as in /proc: who reads as many bytes as stat told would get a cut text.
+    return 0;
   }
 
   private changedMs(file: CtlFile): number {
@@ -379,6 +380,8 @@ export class ControlTree {
     const offset = getU64(view, LSEEK_OFFSET);
     const whence = view.getUint32(LSEEK_WHENCE, true);
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -ERRNO.EINVAL;
+    // A text that is made anew for each open has no size, so no end to seek to; reading it works.
+    if (attr.size === 0 && !this.isFolder(node)) return -ERRNO.EINVAL;
     if (offset >= attr.size) return -ERRNO.ENXIO;
     const found = whence === SEEK_DATA ? offset : attr.size;
     return this.answer(view, LSEEK_OUT_BYTES, (v, at) => putLseekOut(v, at, found));

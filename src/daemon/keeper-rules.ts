@@ -70,7 +70,8 @@ export class Deaths {
     this.quick = this.quick.filter((at) => death.at - at < this.limits.quickSpanMs);
     this.quick.push(death.at);
     const n = this.quick.length;
-    if (n > this.limits.quickDeaths) return undefined;
+    // Somebody kills them: no reason to give up, only to be less eager.
+    if (n > this.limits.quickDeaths && !death.killed) return undefined;
     return n === 1 ? 0 : Math.min(FIRST_DELAY_MS * 2 ** (n - 2), LONGEST_DELAY_MS);
   }
 

@@ -36,8 +36,8 @@ export function makeLink(config: SiteConfig, start: LinkStart, thread: ShipThrea
     thread,
     cursor: { ...start.cursor },
     fresh: start.fresh,
-    state: stale === '' && start.paused ? 'paused' : 'failed',
-    reason: stale !== '' ? stale : start.paused ? '' : 'not opened yet',
+    state: stale !== '' ? 'failed' : start.paused ? 'paused' : 'connecting',
+    reason: stale,
     paused: start.paused,
     stale,
   };

@@ -36,6 +36,7 @@ import { recover, trustedLinks, type Recovered } from '../replog/recovery.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { SiteCursor } from '../slink/contract.js';
 import { ImageSet } from '../slink/images.js';
+import { checkLocalMarks, writeLocalMarks } from '../slink/local-marks.js';
 import { replayLocal } from '../slink/replay.js';
 
 /** A link as its shipper is to begin. */
@@ -128,6 +129,7 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
   const recovered = recover(log, index);
   hooks.beat();
   const { place, checkpoint } = recovered;
+  checkLocalMarks(realIo, config.devices, config.id, recovered.clean ? log.super.durable.seq : undefined);
   // An image that holds what the log then loses would show a history that never was: so the log first.
   settleTail(log, recovered);
   let replayed = { records: 0, bytes: 0 };
@@ -142,6 +144,8 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
     }
   }
   const { reign, id } = openForAppend(log, recovered, realClock, randomBytes);
+  // Only behind an open superblock: a mark without a seq and a log that says "clean" are taken for a swap.
+  writeLocalMarks(realIo, config.devices, config.id, null);
   const newReign = id === undefined ? undefined : Buffer.from(id).toString('hex');
   window.format(place);
   // The reign in the slot before the tail tells the next daemon whether the log still lacks the new one.

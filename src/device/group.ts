@@ -99,6 +99,8 @@ export class DeviceGroup {
    */
   awaitsResent: boolean;
   private jammed = false;
+  /** In this jam, the owner was told that it is the log that has no room. */
+  private toldFull = false;
   private writes = 0;
   private readonly resent: ResentRequests;
 
@@ -164,6 +166,7 @@ export class DeviceGroup {
       return true;
     }
     if (!this.jammed) this.jam(true);
+    else this.tellFull();
     this.o.committer.ring();
     const at = this.dropped ? -1 : this.parking.next();
     // Without RESEND nothing may be dropped: requests stay in the kernel until there is room here.
@@ -215,12 +218,20 @@ export class DeviceGroup {
     this.jammed = on;
     this.shared.store(SH.DATA_WAITS, on ? 1 : 0);
     if (!on) {
+      this.toldFull = false;
       this.shared.store(SH.PARKED, 0);
       return;
     }
     // Room may have come up before the flag did.
     this.moveHead();
-    if (!this.o.space.admits(this.bodyMax + EDGES)) this.o.logFull();
+    this.tellFull();
+  }
+
+  /** What begins as a full window may go on as a full log: the owner has to hear of it then. */
+  private tellFull(): void {
+    if (this.toldFull || this.o.space.admits(this.bodyMax + EDGES)) return;
+    this.toldFull = true;
+    this.o.logFull();
   }
 
   // --- requests ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@
  *   DURABLE     committer  everything below is in the log's file and synced
  *   RELEASED    committer  durable, and everyone who waited for it was answered
  *   APPLIED     applier    everything below is on slink 0's images (not necessarily synced there)
+ *   DOUBT       applier    1 from a failed sync of slink 0's images until one has succeeded
  *   BEAT_DATA   data       grows while the loop turns (watchdog)
  *   BEAT_MAIN   main       grows while the event loop turns (watchdog)
  *   BORN        keeper     how many daemons were started on this window
@@ -51,6 +52,7 @@ export const W = {
   DURABLE: 10,
   RELEASED: 11,
   APPLIED: 12,
+  DOUBT: 13,
   BEAT_DATA: 16,
   BEAT_MAIN: 17,
   BORN: 18,

@@ -47,8 +47,10 @@ export interface ApplierOptions {
   /** Everything before it is on the images, synced: the checkpoint. */
   synced: LogPlace;
   /**
-   * True for a daemon that adopts a window (the one before it was killed): it may have died between a failed
-   * sync and the redo, so everything from `synced` to APPLIED is written again, in its newest version.
+   * True for a daemon that adopts a window (the one before it was killed). If that one died between a failed
+   * sync and the end of the redo (DOUBT), everything from `synced` to APPLIED is written again, in its newest
+   * version. To redo after every death would be safe too, but lives that are short would spend all of it on
+   * that and APPLIED would never move.
    */
   redo?: boolean;
   /** Unsynced bytes at which the images are synced. Default 32 MiB. */
@@ -95,7 +97,7 @@ export class Applier implements Machine {
     this.synced = { ...options.synced };
     this.applied = parts.window.seqOf(W.APPLIED, options.synced.seq);
     this.seen = this.applied;
-    this.doubt = options.redo === true && this.synced.seq < this.applied;
+    this.doubt = options.redo === true && parts.window.load(W.DOUBT) !== 0 && this.synced.seq < this.applied;
     this.syncBytes = options.syncBytes ?? 32 * MIB;
     this.idleMs = options.idleMs ?? 1000;
     this.gatherMs = options.gatherMs ?? 5;
@@ -214,10 +216,12 @@ export class Applier implements Machine {
     const place = window.placeBefore(this.applied);
     const rc = images.sync();
     if (rc < 0) {
+      Atomics.store(window.words, W.DOUBT, 1);
       this.doubt = true;
       return this.fail(-rc, images.failedFile, 'sync');
     }
     this.doubt = false;
+    Atomics.store(window.words, W.DOUBT, 0);
     if (this.failing) this.healed();
     if (atBoundary) {
       this.synced = place;

@@ -38,7 +38,7 @@
 import type { ShipBatch } from './batch.js';
 import type { SiteCursor } from './cursor.js';
 
-export type LinkState = 'connected' | 'behind' | 'paused' | 'failed' | 'resyncing';
+export type LinkState = 'connecting' | 'connected' | 'behind' | 'paused' | 'failed' | 'resyncing';
 export type SiteSync = 'in-sync' | 'inconsistent';
 
 /** A device as a site sees it. */

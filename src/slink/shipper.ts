@@ -60,8 +60,8 @@ const CURSOR_MS = 50;
 const CURSOR_BYTES = 16 * MIB;
 
 export class Shipper implements Machine {
-  state: LinkState = 'failed';
-  reason = 'not opened yet';
+  state: LinkState = 'connecting';
+  reason = '';
   /** Everything before it is confirmed by the site. */
   readonly cursor: SiteCursor;
 
@@ -119,7 +119,7 @@ export class Shipper implements Machine {
     this.paused = false;
     this.probeAt = 0;
     if (this.opened) this.setState('connected', '');
-    else this.setState('failed', 'not opened yet');
+    else this.setState('connecting', '');
   }
 
   /** Tries a failed site at the next step: somebody says that it is back. */

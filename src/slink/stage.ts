@@ -124,8 +124,15 @@ export class Stage {
   /** Gives the file its size, allocated where the file system can. Holes are no harm: only ENOSPC comes later. */
   reserve(area: number): number {
     const size = AREA_START + area;
+    const before = this.io.info('SITE:STAGE-OPEN', this.fd);
     const rc = this.io.fallocate('SITE:STAGE-RESERVE', this.fd, 0, 0, size);
-    return rc >= 0 ? rc : this.io.ftruncate('SITE:STAGE-RESERVE', this.fd, size);
+    if (rc >= 0) return rc;
+    // A full disk: what was allocated so far must not keep it full. Then the file is made of holes.
+    if (typeof before !== 'number') {
+      const cut = this.io.ftruncate('SITE:STAGE-RESERVE', this.fd, before.size);
+      if (cut < 0) return cut;
+    }
+    return this.io.ftruncate('SITE:STAGE-RESERVE', this.fd, size);
   }
 
   /** Reads both stamps; the negative errno where the disk does not give them. */

@@ -271,10 +271,15 @@ describe('Applier', () => {
     assert.equal(faults.names.filter((name) => name === 'APPLY:WRITE').length, 21, 'only the newest is written');
   });
 
-  it('! a daemon that adopts a window writes again what the one before it had not synced', () => {
+  it('! a daemon that adopts a window writes again what the one before it had failed to sync', () => {
     write(0, 4096, 7);
     settle();
     // It had got the error of a failed sync and was killed: the kernel will not say it twice.
+    fail('APPLY:SYNC', ERRNO.EIO);
+    rig.clock.ms += 1000;
+    run();
+    assert.equal(rig.window.load(W.DOUBT), 1);
+    faults.rule = undefined;
     put(file, 0, Buffer.alloc(4096));
     applier.close();
     applier = newApplier({ redo: true });
