@@ -28,7 +28,7 @@ export function limitsFrom(env: NodeJS.ProcessEnv): KeeperLimits {
     quickMs: number('REPTOOL_QUICK_MS', 2000),
     quickDeaths: number('REPTOOL_QUICK_DEATHS', 5),
     quickSpanMs: number('REPTOOL_QUICK_SPAN_MS', 30_000),
-    spareMs: number('REPTOOL_SPARE_MS', 100),
+    spareMs: number('REPTOOL_SPARE_MS', 10),
     mountPollMs: number('REPTOOL_MOUNT_POLL_MS', 1000),
   };
 }

@@ -4,6 +4,7 @@ import type { LogPos, Seq } from '../base/units.js';
 import type { Superblock } from './format.js';
 import { LogFile } from './logfile.js';
 import { LogReader, READ, type Break } from './reader.js';
+import { SCAN_BYTES, scanBehind } from './recovery.js';
 
 export interface CheckReport {
   path: string;
@@ -78,6 +79,12 @@ function checkPlace(s: Superblock, at: { pos: LogPos; seq: Seq }, problems: stri
     problems.push(`the chain at the checkpoint (record ${checkpoint.seq}) is not that of the records before it`);
 }
 
+function saidDurable(log: LogFile, end: LogPos): boolean {
+  const known = { pos: 0, seq: 0 };
+  scanBehind(log, end, Math.min(SCAN_BYTES, log.ring), known);
+  return known.pos > end;
+}
+
 function judgeEnd(log: LogFile, report: CheckReport, broken: Break | undefined): void {
   if (broken === undefined) return;
   const { seq, byte, reason } = broken;
@@ -85,6 +92,11 @@ function judgeEnd(log: LogFile, report: CheckReport, broken: Break | undefined):
     report.problems.push(
       `record ${seq} at byte ${byte} is damaged (${reason}), before the durable point (seq ${report.durable.seq}); ` +
         `what follows was not verified`,
+    );
+  // A later batch may say that this one was durable: then recovery refuses the log too.
+  else if (saidDurable(log, report.to.pos))
+    report.problems.push(
+      `record ${seq} at byte ${byte} is damaged (${reason}); batches behind it say that it was durable`,
     );
   // Blank space or an earlier lap is how a log ends; anything else was begun and not finished.
   else if (reason !== 'magic' && reason !== 'position') report.torn = `${reason} at byte ${byte}, record ${seq}`;

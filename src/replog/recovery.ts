@@ -72,6 +72,8 @@ export interface RecoveryOptions {
   scanBytes?: number;
 }
 
+export const SCAN_BYTES = 40 * MIB;
+
 /**
  * True where the index is not the one that the superblock was written with, or older: then cursors and dirty
  * regions in it say less than what happened, and no site may be called clean.
@@ -111,7 +113,7 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
     const end = { ...reader.place };
     let tornBytes = 0;
     if (walk.broken !== undefined) {
-      const scan = Math.min(options.scanBytes ?? 40 * MIB, log.ring);
+      const scan = Math.min(options.scanBytes ?? SCAN_BYTES, log.ring);
       tornBytes = scanBehind(log, end.pos, scan, known);
       walk.readBytes += scan;
       if (known.pos > end.pos) throw corruption(log, walk.broken, known.seq, indexLost ? [] : links);
@@ -213,7 +215,7 @@ function checkCursors(links: LinkFact[], place: LogPlace, notes: string[]): void
  * Looks for batches of this lap behind the break, for what they say was durable. Returns how far behind the
  * break the last one reaches.
  */
-function scanBehind(log: LogFile, from: LogPos, bytes: number, known: Known): number {
+export function scanBehind(log: LogFile, from: LogPos, bytes: number, known: Known): number {
   const piece = Math.min(4 * MIB, log.segment);
   const mem = Mem.lazy(piece);
   let last = 0;

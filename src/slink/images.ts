@@ -186,7 +186,15 @@ export class ImageSet {
     }
     const directFd = this.wantDirect ? io.open(calls.open, spec.file, O_RDWR | O_DIRECT) : -1;
     const { id, kind } = info;
-    const image: Image = { ...spec, fd, directFd: Math.max(directFd, -1), id, block: kind === 'block', touched: false, memoryAlign: SECTOR };
+    const image: Image = {
+      ...spec,
+      fd,
+      directFd: Math.max(directFd, -1),
+      id,
+      block: kind === 'block',
+      touched: false,
+      memoryAlign: SECTOR,
+    };
     this.close(spec.nr);
     this.byNr.set(spec.nr, image);
     this.gone.delete(spec.nr);

@@ -30,6 +30,9 @@ const LOAD: FioArgs = {
   size: '32m',
 };
 
+/** The same in a file of ext4, which takes writes one at a time that are not whole blocks of its own. */
+const LOAD_IN_FILES: FioArgs = { ...LOAD, bsrange: '4k-4k', blockalign: 4096, iodepth: 128 };
+
 describe('kill -9 of the daemon', function () {
   this.timeout(150_000);
   let mounted: Mounted | undefined;
@@ -70,14 +73,14 @@ describe('kill -9 of the daemon', function () {
 
   it(`${KILLS} times under fio on ext4 over a loop device`, async function () {
     needsLoop(this);
-    const m = (mounted = await Mounted.start({ size: '256M', logSize: '1G' }));
+    const m = (mounted = await Mounted.start({ size: '256M', logSize: '8G' }));
     const device = await attach(m.disk, '--direct-io=on');
     await makeExt4(device);
     const fs = join(m.top, 'fs');
     await mountAt(device, fs);
     const probed = join(fs, 'probed');
     await must('dd', ['if=/dev/zero', `of=${probed}`, 'bs=64k', 'count=1', 'conv=fsync'], { timeoutMs: 20_000 });
-    const load = fioStart(m, join(fs, 'data'), LOAD, 140_000);
+    const load = fioStart(m, join(fs, 'data'), LOAD_IN_FILES, 140_000);
     const prober = await Prober.start(m, probed, 0);
     await killUnder(m, load, prober);
     await unmountAt(fs);

@@ -29,7 +29,10 @@ describe('local marks', () => {
   it('! a local image that was exchanged, or is of another time, device or group, is refused by name', () => {
     writeLocalMarks(realIo, images, LOG, 7);
     checkLocalMarks(realIo, images, LOG, 7);
-    refused(8, /disk0: the local image of disk0 is of another time: it was left at record 6, the log at 7; put the right/);
+    refused(
+      8,
+      /disk0: the local image of disk0 is of another time: it was left at record 6, the log at 7; put the right/,
+    );
     refused(7, /belongs to another group/, 'b'.repeat(32));
     writeLocalMarks(realIo, [{ ...images[0]!, nr: 5 }], LOG, 7);
     refused(7, /is that of device 5/);
