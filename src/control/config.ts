@@ -22,9 +22,13 @@ export const MIN_LOG_SIZE = 4 * MIB;
 export const MAX_SITE = 2047;
 export const MAX_DEVICE = 4095;
 export const MAX_NAME = 128;
+const MAX_WAIT_MS = 86_400_000;
 
 /** `flush`: a write is acknowledged from the window, a flush from the log. `write`: every write from the log. */
 export type Durability = 'flush' | 'write';
+
+/** `suspend`: the applier waits for the operator. `detach`: the group goes on without slink 0. */
+export type OnLocalError = 'suspend' | 'detach';
 
 export interface DeviceConfig {
   nr: number;
@@ -34,16 +38,70 @@ export interface DeviceConfig {
   size: number;
   /** Path of slink 0's image or block device. */
   local: string;
+  /** Dirty-log words of a table line, by slink number: `["disk", "/dev/dlog1", "8192", "sync"]`; nolog where absent. */
+  dirtyLogs: Record<string, string[]>;
+}
+
+/** `durable`: a sync site confirms what is flushed there. `received`: what it holds in memory that outlives it. */
+export type Ack = 'durable' | 'received';
+
+/** Limits beyond which an async site makes writers wait (spec R-13, R-32); 0 = no such limit. */
+export interface FallBehind {
+  /** Writes not yet confirmed. */
+  ios: number;
+  /** Bytes not yet confirmed, a multiple of 512. */
+  size: number;
+  /** Age of the oldest write not yet confirmed, milliseconds. */
+  timeoutMs: number;
 }
 
 export interface SiteConfig {
   nr: number;
-  type: 'blockdev';
-  /** For blockdev: the folder with one image per device. */
+  /** Name of a registered slink type: `blockdev`, `nbd`, or one of a plug-in. */
+  type: string;
+  /**
+   * blockdev: the folder with one image per device, or '' where `map` names each. nbd: `HOST:PORT`, IPv6 in
+   * brackets. Other types: what their plug-in understands.
+   */
   address: string;
-  policy: 'async';
-  /** How long a shipper may gather writes before it sends them, milliseconds. */
+  /** By device name. blockdev: a block device or file each. nbd: the export's name, the device's where absent. */
+  map: Record<string, string>;
+  policy: 'sync' | 'async';
+  ack: Ack;
+  /** Never dropped to a dirty log: a full ring holds writers until this site has drained. */
+  stall: boolean;
+  fallBehind: FallBehind;
+  /** sync: for how long writers wait for a site that is down before they go on without it; 0 = for ever. */
+  syncTimeoutMs: number;
+  /** Bytes per second that are sent at most; 0 = unlimited. */
+  bandwidth: number;
+  /** How long a shipper may gather writes before it sends them while the group is idle, milliseconds. */
   rpoMs: number;
+  /** What only this type of site knows, by its own words (nbd: tls, …). */
+  options: Record<string, string>;
+}
+
+/** What a site is unless told otherwise. */
+export const SITE_DEFAULTS: Omit<SiteConfig, 'nr' | 'type' | 'address'> = {
+  map: {},
+  policy: 'async',
+  ack: 'durable',
+  stall: false,
+  fallBehind: { ios: 0, size: 0, timeoutMs: 0 },
+  syncTimeoutMs: 0,
+  bandwidth: 0,
+  rpoMs: DEFAULT_RPO_MS,
+  options: {},
+};
+
+/** A site with the usual settings. */
+export function plainSite(nr: number, type: string, address: string): SiteConfig {
+  return { nr, type, address, ...structuredClone(SITE_DEFAULTS) };
+}
+
+/** A device without dirty logs. */
+export function plainDevice(nr: number, name: string, size: number, local: string): DeviceConfig {
+  return { nr, name, size, local, dirtyLogs: {} };
 }
 
 export interface GroupConfig {
@@ -52,6 +110,9 @@ export interface GroupConfig {
   id: string;
   name: string;
   durability: Durability;
+  onLocalError: OnLocalError;
+  /** Packages or files that bring types of their own (registry). */
+  plugins: string[];
   log: { path: string; size: number };
   /** Bytes of the window's payload ring, a power of two. */
   windowRing: number;
@@ -67,10 +128,12 @@ export function defaultConfig(dir: string, id: string, name: string = DEFAULT_GR
     id,
     name,
     durability: 'flush',
+    onLocalError: 'suspend',
+    plugins: [],
     log: { path: files.log, size: DEFAULT_LOG_SIZE },
     windowRing: DEFAULT_WINDOW_RING,
-    devices: [{ nr: 0, name: 'disk0', size: DEFAULT_DEVICE_SIZE, local: path.join(files.images, 'disk0') }],
-    sites: [{ nr: 1, type: 'blockdev', address: path.join(dir, 'site1'), policy: 'async', rpoMs: DEFAULT_RPO_MS }],
+    devices: [plainDevice(0, 'disk0', DEFAULT_DEVICE_SIZE, path.join(files.images, 'disk0'))],
+    sites: [plainSite(1, 'blockdev', path.join(dir, 'site1'))],
   };
 }
 
@@ -128,7 +191,11 @@ export function saveConfig(dir: string, config: GroupConfig, io: Io = realIo): v
     ...config,
     log: { ...config.log, path: inside(config.log.path) },
     devices: config.devices.map((d) => ({ ...d, local: inside(d.local) })),
-    sites: config.sites.map((s) => ({ ...s, address: inside(s.address) })),
+    sites: config.sites.map((s) => {
+      const paths = s.type === 'blockdev';
+      const map = paths ? Object.fromEntries(Object.entries(s.map).map(([k, v]) => [k, inside(v)])) : s.map;
+      return { ...s, address: paths && s.address !== '' ? inside(s.address) : s.address, map };
+    }),
   };
   check(io.replaceFile('CONFIG:REPLACE', file, `${JSON.stringify(stored, null, 2)}\n`), 'writing', file);
 }
@@ -159,6 +226,11 @@ class Reader {
 
   private take(key: string): unknown {
     this.seen.add(key);
+    return this.fields[key];
+  }
+
+  /** A value that is read later. */
+  peek(key: string): unknown {
     return this.fields[key];
   }
 
@@ -201,6 +273,34 @@ class Reader {
     if (value % SECTOR !== 0) throw this.fault(key, `${value} bytes are not a multiple of ${SECTOR}`);
     if (value < min) throw this.fault(key, `${formatSize(value)} is less than the ${formatSize(min)} needed`);
     return value;
+  }
+
+  /** Left out or as `read` has it. */
+  optional<T>(key: string, otherwise: T, read: (key: string) => T): T {
+    return this.fields[key] === undefined ? otherwise : read(key);
+  }
+
+  flag(key: string): boolean {
+    const value = this.take(key);
+    if (typeof value !== 'boolean') throw this.fault(key, `expected true or false, found ${kind(value)}`);
+    return value;
+  }
+
+  texts(key: string): string[] {
+    const value = this.take(key);
+    if (!Array.isArray(value) || !value.every((v): v is string => typeof v === 'string'))
+      throw this.fault(key, `expected a list of texts, found ${kind(value)}`);
+    return [...value];
+  }
+
+  /** An object used as a map from names to what `read` makes of each. */
+  names<T>(key: string, read: (r: Reader, name: string) => T): Record<string, T> {
+    const value = this.take(key);
+    const at = [this.at, key].filter(Boolean).join('.');
+    const reader = new Reader(value, this.file, at);
+    const result = Object.fromEntries(Object.keys(value as Fields).map((name) => [name, read(reader, name)]));
+    reader.end();
+    return result;
   }
 
   list<T>(key: string, read: (r: Reader) => T): T[] {
@@ -250,6 +350,8 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
     id,
     name: r.name('name'),
     durability: r.word('durability', ['flush', 'write'] as const),
+    onLocalError: r.optional('onLocalError', 'suspend', (k) => r.word(k, ['suspend', 'detach'] as const)),
+    plugins: r.optional('plugins', [], (k) => r.texts(k)),
     log: r.inner('log', (log) => ({ path: log.path('path', base), size: log.size('size', MIN_LOG_SIZE) })),
     windowRing: r.whole('windowRing', 1 * MIB, 4 * GIB),
     devices: r.list('devices', (d) => ({
@@ -257,14 +359,9 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
       name: d.name('name'),
       size: d.size('size', SECTOR),
       local: d.path('local', base),
+      dirtyLogs: d.optional('dirtyLogs', {}, (k) => d.names(k, (inner, nr) => inner.texts(nr))),
     })),
-    sites: r.list('sites', (s) => ({
-      nr: s.whole('nr', 1, MAX_SITE),
-      type: s.word('type', ['blockdev'] as const),
-      address: s.path('address', base),
-      policy: s.word('policy', ['async'] as const),
-      rpoMs: s.whole('rpoMs', 0, 86_400_000),
-    })),
+    sites: r.list('sites', (s) => readSite(s, base)),
   };
   r.end();
   if (Buffer.byteLength(config.name) > 63) throw r.fault('name', 'a group name has at most 63 bytes');
@@ -275,8 +372,58 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
   unique(r, 'devices', 'name', config.devices);
   unique(r, 'devices', 'local', config.devices);
   unique(r, 'sites', 'nr', config.sites);
-  unique(r, 'sites', 'address', config.sites);
+  uniquePaths(r, config);
   return config;
+}
+
+function readSite(s: Reader, base: string): SiteConfig {
+  const nr = s.whole('nr', 1, MAX_SITE);
+  const type = s.text('type');
+  if (!/^[a-z][a-z0-9-]{0,31}$/.test(type)) throw s.fault('type', `"${type}" is not the name of a type`);
+  const paths = type === 'blockdev';
+  const site: SiteConfig = {
+    ...plainSite(nr, type, ''),
+    address: paths && s.peek('address') !== '' ? s.path('address', base) : s.text('address'),
+    map: s.optional('map', {}, (k) => s.names(k, (inner, name) => (paths ? inner.path(name, base) : inner.text(name)))),
+    policy: s.word('policy', ['sync', 'async'] as const),
+    ack: s.optional('ack', 'durable', (k) => s.word(k, ['durable', 'received'] as const)),
+    stall: s.optional('stall', false, (k) => s.flag(k)),
+    fallBehind: s.optional('fallBehind', SITE_DEFAULTS.fallBehind, (k) =>
+      s.inner(k, (f) => ({
+        ios: f.whole('ios', 0, Number.MAX_SAFE_INTEGER),
+        size: f.size('size', 0),
+        timeoutMs: f.whole('timeoutMs', 0, Number.MAX_SAFE_INTEGER),
+      })),
+    ),
+    syncTimeoutMs: s.optional('syncTimeoutMs', 0, (k) => s.whole(k, 0, MAX_WAIT_MS)),
+    bandwidth: s.optional('bandwidth', 0, (k) => s.whole(k, 0, Number.MAX_SAFE_INTEGER)),
+    rpoMs: s.whole('rpoMs', 0, MAX_WAIT_MS),
+    options: s.optional('options', {}, (k) => s.names(k, (inner, name) => inner.text(name))),
+  };
+  if (paths && (site.address === '') === (Object.keys(site.map).length === 0))
+    throw s.fault('address', 'a blockdev site has either the folder of its images or a map, one path per device');
+  if (site.policy === 'sync' && hasLimit(site.fallBehind))
+    throw s.fault('fallBehind', 'a sync site never falls behind; remove the limit or make it async');
+  return site;
+}
+
+export function hasLimit(f: FallBehind): boolean {
+  return f.ios > 0 || f.size > 0 || f.timeoutMs > 0;
+}
+
+/** A site on the local image's or another site's path would write over it. */
+function uniquePaths(r: Reader, config: GroupConfig): void {
+  const used = new Map(config.devices.map((d, i): [string, string] => [d.local, `devices[${i}].local`]));
+  const claim = (path: string, key: string): void => {
+    const before = used.get(path);
+    if (before !== undefined) throw r.fault(key, `${path} is used by ${before} already`);
+    used.set(path, key);
+  };
+  config.sites.forEach((site, i) => {
+    if (site.type !== 'blockdev') return;
+    if (site.address !== '') claim(site.address, `sites[${i}].address`);
+    for (const [name, file] of Object.entries(site.map)) claim(file, `sites[${i}].map.${name}`);
+  });
 }
 
 function unique<T, K extends keyof T & string>(r: Reader, list: string, key: K, items: readonly T[]): void {

@@ -92,7 +92,7 @@ export interface SiteStatus {
   name: string;
   type: string;
   address: string;
-  policy: 'async';
+  policy: 'sync' | 'async';
   'rpo-ms': number;
   state: SiteState;
   /** Why it is in that state; null where there is nothing to say. */

@@ -143,14 +143,12 @@ export class Group implements Serving {
     link.thread.post({
       t: 'start',
       logPath: opened.config.log.path,
-      nr: link.config.nr,
-      address: link.config.address,
+      site: link.config,
       identity: { logId: opened.config.id, group: opened.config.name, nr: link.config.nr },
       devices: opened.config.devices.map(({ nr, name, size }) => ({ nr, name, size })),
       cursor: opened.links[i]!.cursor,
       fresh: link.fresh,
       paused: link.paused,
-      rpoMs: link.config.rpoMs,
     });
   }
 

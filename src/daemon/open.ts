@@ -38,6 +38,7 @@ import type { SiteCursor } from '../slink/contract.js';
 import { ImageSet } from '../slink/images.js';
 import { checkLocalMarks, writeLocalMarks } from '../slink/local-marks.js';
 import { replayLocal } from '../slink/replay.js';
+import { checkSupported } from './supported.js';
 
 /** A link as its shipper is to begin. */
 export interface LinkStart {
@@ -78,6 +79,7 @@ export interface OpenHooks {
 export function openGroup(groupDir: string, window: Window, hooks: OpenHooks): OpenGroup {
   const started = performance.now();
   const config = loadConfig(groupDir);
+  checkSupported(config, groupFiles(groupDir).config);
   checkImages(config);
   const log = LogFile.open(realIo, config.log.path);
   let index: Index | undefined;

@@ -9,6 +9,7 @@ import type { Machine } from '../base/clock.js';
 import { RepError } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { SH, type Bell, type Shared } from '../replog/shared.js';
+import type { SiteConfig } from '../control/config.js';
 import type { LogPlace } from '../replog/format.js';
 import type { ClosedSegment } from '../replog/segments.js';
 import type { GroupIdentity, LinkState, SiteCursor, SiteDevice } from '../slink/contract.js';
@@ -42,14 +43,12 @@ export interface ApplyStart {
 export interface ShipStart {
   t: 'start';
   logPath: string;
-  nr: number;
-  address: string;
+  site: SiteConfig;
   identity: GroupIdentity;
   devices: SiteDevice[];
   cursor: SiteCursor;
   fresh: boolean;
   paused: boolean;
-  rpoMs: number;
 }
 
 /** To a shell that runs. `stop`: end at once, whatever is left to do. */

@@ -5,7 +5,7 @@ import { realIo } from '../base/io.js';
 import { LogFile } from '../replog/logfile.js';
 import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
-import { FolderSite } from '../slink/folder.js';
+import { makeSite } from './make-site.js';
 import { Shipper } from '../slink/shipper.js';
 import { post, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
@@ -15,7 +15,7 @@ const shared = new Shared(data.shared);
 
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
   const log = LogFile.open(realIo, start.logPath, { readOnly: true });
-  const site = new FolderSite(realIo, realClock, start.address);
+  const site = makeSite(start.site, realIo, realClock);
   const shipper = new Shipper(
     {
       window,
@@ -34,7 +34,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       cursor: start.cursor,
       fresh: start.fresh,
       paused: start.paused,
-      rpoMs: start.rpoMs,
+      rpoMs: start.site.rpoMs,
     },
   );
   return {

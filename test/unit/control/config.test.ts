@@ -8,6 +8,8 @@ import {
   defaultConfig,
   loadConfig,
   nameFault,
+  plainDevice,
+  plainSite,
   saveConfig,
   type GroupConfig,
 } from '../../../src/control/config.js';
@@ -30,7 +32,7 @@ describe('control/config', () => {
 
   it('saveConfig and loadConfig return what was saved', () => {
     const config = good();
-    config.devices.push({ nr: 1, name: 'base', size: 4096, local: '/dev/vg/base' });
+    config.devices.push(plainDevice(1, 'base', 4096, '/dev/vg/base'));
     saveConfig(dir, config);
     assert.deepEqual(loadConfig(dir), config);
   });
@@ -53,6 +55,55 @@ describe('control/config', () => {
     assert.throws(() => saveConfig(dir, { ...good(), devices: [] }), RepError);
     assert.equal(fs.readFileSync(path.join(dir, 'group.json'), 'utf8'), before);
   });
+
+  it('loadConfig fills in what a site and a device may leave out', () => {
+    const config = good();
+    const { nr, type, address, policy, rpoMs } = config.sites[0]!;
+    const devices = config.devices.map(({ nr, name, size, local }) => ({ nr, name, size, local }));
+    const { onLocalError: _1, plugins: _2, ...rest } = config;
+    write({ ...rest, devices, sites: [{ nr, type, address, policy, rpoMs }] });
+    assert.deepEqual(loadConfig(dir), config);
+  });
+
+  it('saveConfig keeps every setting of a site', () => {
+    const config = good();
+    config.sites.push(
+      {
+        ...plainSite(2, 'blockdev', ''),
+        map: { disk0: '/dev/sdb' },
+        stall: true,
+        fallBehind: { ios: 3, size: 512, timeoutMs: 5 },
+        bandwidth: 1000,
+      },
+      { ...plainSite(2047, 'nbd', '[::1]:10809'), policy: 'sync', syncTimeoutMs: 7, options: { tls: 'psk' } },
+    );
+    config.devices[0]!.dirtyLogs = { '2': ['disk', '/dev/dlog', '8192', 'sync'] };
+    saveConfig(dir, config);
+    assert.deepEqual(loadConfig(dir), config);
+  });
+
+  const twisted: { name: string; site: object; message: RegExp }[] = [
+    { name: 'neither folder nor map', site: { address: '' }, message: /address: a blockdev site has either/ },
+    { name: 'folder and map', site: { map: { disk0: '/x' } }, message: /address: a blockdev site has either/ },
+    {
+      name: 'sync with a limit',
+      site: { policy: 'sync', fallBehind: { ios: 1, size: 0, timeoutMs: 0 } },
+      message: /fallBehind: a sync site never falls behind/,
+    },
+    {
+      name: 'a limit that is no sectors',
+      site: { fallBehind: { ios: 0, size: 100, timeoutMs: 0 } },
+      message: /fallBehind\.size: 100 bytes/,
+    },
+    { name: 'an odd type', site: { type: 'Block dev' }, message: /type: "Block dev" is not the name of a type/ },
+    { name: 'the local image', site: { address: '', map: { disk0: 'images/disk0' } }, message: /used by devices\[0\]/ },
+  ];
+  for (const { name, site: words, message } of twisted)
+    it(`loadConfig refuses a site with ${name}`, () => {
+      const config = good();
+      write({ ...config, sites: [{ ...config.sites[0], ...words }] });
+      assert.throws(() => loadConfig(dir), { errno: 'EINVAL', message });
+    });
 
   it('loadConfig says ENOENT where there is no group', () => {
     assert.throws(() => loadConfig(dir), { errno: 'ENOENT', message: /group\.json: no such group; "reptool mount"/ });
@@ -158,14 +209,14 @@ describe('control/config', () => {
       message: /sites\[0\]\.nr: 2048 is not between 1 and 2047/,
     },
     {
-      name: 'an unknown site type',
-      value: () => ({ ...good(), ...site({ type: 'tape' }) }),
-      message: /sites\[0\]\.type: "tape" is not one of blockdev/,
+      name: 'an impossible site type',
+      value: () => ({ ...good(), ...site({ type: 'a tape' }) }),
+      message: /sites\[0\]\.type: "a tape" is not the name of a type/,
     },
     {
       name: 'an unknown policy',
-      value: () => ({ ...good(), ...site({ policy: 'sync' }) }),
-      message: /sites\[0\]\.policy: "sync" is not one of async/,
+      value: () => ({ ...good(), ...site({ policy: 'later' }) }),
+      message: /sites\[0\]\.policy: "later" is not one of sync, async/,
     },
     {
       name: 'a negative RPO',

@@ -101,7 +101,7 @@ describe('control/status', () => {
 
   it('statusLines names a device whose name its number does not tell', () => {
     const f = facts();
-    f.config.devices.push({ nr: 4, name: 'base', size: 5 * MIB, local: '/i' });
+    f.config.devices.push({ nr: 4, name: 'base', size: 5 * MIB, local: '/i', dirtyLogs: {} });
     assert.match(statusLines(f), /^base: 0 10240 replicator-dev default 4 A,- A,2\/2$/m);
   });
 
@@ -151,7 +151,7 @@ describe('control/status', () => {
 
   it('tableLines prints lines that open what there is', () => {
     const { config } = facts();
-    config.devices.push({ nr: 1, name: 'my', size: MIB, local: '/a b/my' });
+    config.devices.push({ nr: 1, name: 'my', size: MIB, local: '/a b/my', dirtyLogs: {} });
     assert.equal(
       tableLines(config),
       '0 1 replicator ringbuffer 4 /var/lib/reptool/default/replog 0 open 2097152 blockdev 2 0 asynchronous blockdev 2 1 asynchronous\n' +

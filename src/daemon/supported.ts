@@ -1,0 +1,21 @@
+/** Settings that group.json can hold and that this version does not serve yet: refused, never passed over. */
+import { RepError } from '../base/errors.js';
+import { hasLimit, type GroupConfig } from '../control/config.js';
+
+/** Throws EINVAL naming the first setting that is not served. */
+export function checkSupported(config: GroupConfig, file: string): void {
+  const refuse = (word: string): never => {
+    throw new RepError('EINVAL', `${file}: ${word}: not served by this version; remove it or use a newer reptool`);
+  };
+  if (config.onLocalError !== 'suspend') refuse('onLocalError');
+  if (config.plugins.length > 0) refuse('plugins');
+  config.sites.forEach((site, i) => {
+    if (site.type !== 'blockdev') refuse(`sites[${i}].type "${site.type}"`);
+    if (site.address === '') refuse(`sites[${i}].map`);
+    if (site.policy !== 'async') refuse(`sites[${i}].policy`);
+    if (site.ack !== 'durable') refuse(`sites[${i}].ack`);
+    if (hasLimit(site.fallBehind)) refuse(`sites[${i}].fallBehind`);
+    if (site.syncTimeoutMs > 0) refuse(`sites[${i}].syncTimeoutMs`);
+    if (site.bandwidth > 0) refuse(`sites[${i}].bandwidth`);
+  });
+}
