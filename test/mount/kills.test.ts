@@ -36,6 +36,9 @@ const LOAD_IN_FILES: FioArgs = { ...LOAD, bsrange: '4k-4k', blockalign: 4096, io
 describe('kill -9 of the daemon', function () {
   this.timeout(150_000);
   let mounted: Mounted | undefined;
+  /** Pauses of both runs: a p99 of fifty is their maximum, which one hiccup of the machine decides. */
+  const ready: number[] = [];
+  const cold: number[] = [];
 
   before(function () {
     needsFuse(this);
@@ -56,11 +59,11 @@ describe('kill -9 of the daemon', function () {
     console.log(`      ${kills.length} kills (seed ${seed}), ${waiting} requests in flight (median)`);
     console.log(`      pause with a spare ready (${of(true).length}): ${figures(of(true))}`);
     console.log(`      pause without one (${of(false).length}): ${figures(of(false))}`);
+    ready.push(...of(true));
+    cold.push(...of(false));
     load.process.kill('SIGINT');
     assertClean(await fioDone(load), `fio under ${kills.length} kills\n${m.daemonLog}`);
     assert.ok(waiting >= 50, `only ${waiting} requests in flight`);
-    assert.ok(percentile(of(true), 0.99) < PAUSE_LIMIT_MS, 'p99 of the pause with a spare ready, see above');
-    assert.ok(percentile(of(false), 0.99) < COLD_LIMIT_MS, 'p99 of the pause without a spare, see above');
   }
 
   it(`${KILLS} times under fio on the file`, async () => {
@@ -87,6 +90,14 @@ describe('kill -9 of the daemon', function () {
     await assertFsck(device);
     await detach(device);
     await assertAllSame(m);
+  });
+
+  it(`a pause of less than ${PAUSE_LIMIT_MS} ms (p99)`, () => {
+    assert.equal(ready.length + cold.length, 2 * KILLS, 'pauses of both runs above');
+    console.log(`      with a spare ready (${ready.length}): ${figures(ready)}`);
+    console.log(`      without one (${cold.length}): ${figures(cold)}`);
+    assert.ok(percentile(ready, 0.99) < PAUSE_LIMIT_MS, 'p99 of the pause with a spare ready, see above');
+    assert.ok(percentile(cold, 0.99) < COLD_LIMIT_MS, 'p99 of the pause without a spare, see above');
   });
 
   it('between publishing a record and answering it, 20 times: none twice, none lost', async () => {

@@ -166,5 +166,5 @@ export function seedOfRun(): number {
 /** The value below which `share` (0…1) of the sorted values lie. */
 export function percentile(values: readonly number[], share: number): number {
   const sorted = values.slice().sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] ?? NaN;
 }
