@@ -17,7 +17,7 @@ describe('found by the simulator', function () {
       const { run } = new Scenario(seed);
       run.restart();
       for (let i = 0; i < 12; i++) run.daemon.step('shipper1');
-      assert.ok(run.host.made.has(1));
+      assert.ok(run.host.site(1).made);
       checkSite(run.host, 1, new Rng(seed), 'crash');
       run.host.end();
     }

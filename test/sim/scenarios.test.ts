@@ -23,7 +23,7 @@ function more(scenario: Scenario): void {
 /** A site's disk is taken away, changed, and put back. */
 function exchange(scenario: Scenario, change: () => void): string {
   const { run } = scenario;
-  const disk = run.host.siteDisks.get(1)!;
+  const disk = run.host.site(1).disk;
   disk.unreachable = true;
   scenario.rest(3000);
   change();
@@ -37,7 +37,7 @@ function exchange(scenario: Scenario, change: () => void): string {
 describe('what an operator or a disk may do', () => {
   it('a site that was set back as a whole is not taken for what it was', () => {
     const scenario = running();
-    const disk = scenario.run.host.siteDisks.get(1)!;
+    const disk = scenario.run.host.site(1).disk;
     const older = disk.settledImage();
     more(scenario);
     assert.match(
@@ -50,7 +50,7 @@ describe('what an operator or a disk may do', () => {
   it('an image of a site that was set back or exchanged is noticed', () => {
     for (const device of [0, 1]) {
       const scenario = running(device + 2);
-      const disk = scenario.run.host.siteDisks.get(1)!;
+      const disk = scenario.run.host.site(1).disk;
       const older = disk.settledImage();
       more(scenario);
       const path = siteImage(1, device);
@@ -64,7 +64,7 @@ describe('what an operator or a disk may do', () => {
 
   it('a site whose folder is empty has failed, and is not made anew', () => {
     const scenario = running();
-    const disk = scenario.run.host.siteDisks.get(1)!;
+    const disk = scenario.run.host.site(1).disk;
     const kept = disk.settledImage();
     const gone = (): void => {
       for (const [path] of [...disk.files()]) disk.unlink(path);

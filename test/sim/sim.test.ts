@@ -33,14 +33,7 @@ describe('simulator', function () {
 
   it('has met what it is there to meet', () => {
     const wanted = [
-      ...[
-        'death: daemon',
-        'death: machine',
-        'death: keeper',
-        'death: site',
-        'check: host (crash image)',
-        'check: read',
-      ],
+      ...['death: daemon', 'death: machine', 'death: keeper', 'check: host (crash image)', 'check: read'],
       ...[
         'recovery cut a torn tail',
         'start: adopts the window',
@@ -48,6 +41,11 @@ describe('simulator', function () {
         'requests sent again',
         'clean close',
       ],
+      ...['site cut before a call', 'site cut during a call', 'site cut after a call', 'site killed during a call'],
+      ...['site exchanged', 'slow call of a site', 'site paused', 'site resumed', 'clock of a site set wrong'],
+      ...['error at a call of a site (refusing)', 'error at a call of a site (erring)'],
+      ...['shape: 3 devices', 'shape: 4 devices', 'shape: 2 sites', 'shape: 3 sites'],
+      ...['check: goes on without its sites', 'check: stands still, as its log is full'],
       ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
     ];
     assert.deepEqual(

@@ -1,11 +1,12 @@
 /** The promises, looked at: what stands on a disk against what the history says. */
 import { SimClock } from './sim-clock.js';
 import { Broken } from './sim-broken.js';
-import { GROUP, LOG_PATH, folderOf, type SimHost } from './sim-host.js';
+import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import { type SimDisk } from './sim-disk.js';
 import { SimIo, SimWorld } from './sim-io.js';
 import { readImage, type DeviceSectors } from './sim-model.js';
 import { Rng } from './sim-random.js';
+import { folderOf } from './sim-site.js';
 import { type SimIndexStore } from './sim-index.js';
 import { LogFile } from '../../src/replog/logfile.js';
 import { recover } from '../../src/replog/recovery.js';
@@ -59,9 +60,8 @@ export interface SiteCheck {
  * product's own code, is a prefix of history that holds everything the site has confirmed.
  */
 export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'live'): SiteCheck | undefined {
-  if (!host.made.has(nr)) return undefined;
-  const confirmed = host.confirmed.get(nr)!;
-  const original = host.siteDisks.get(nr)!;
+  const { made, confirmed, exchanged, shape, disk: original } = host.site(nr);
+  if (!made || exchanged !== undefined) return undefined;
   const disk =
     how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
   const world = new SimWorld(new Rng(rng.u32(), 'clone'));
@@ -70,7 +70,7 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
   const byOpening = rng.chance(0.5);
   const report = byOpening ? undefined : recoverFolder(io, folderOf(nr), { write: true });
   const site = new FolderSite(io, new SimClock(), folderOf(nr), {
-    area: host.shape.sites.find((s) => s.nr === nr)!.area,
+    area: shape.area,
   });
   const opened = site.open({
     devices: host.shape.client.devices.map((d) => ({ nr: d.nr, name: `disk${d.nr}`, size: d.sectors * 512 })),
@@ -110,7 +110,7 @@ export function checkHost(host: SimHost, rng: Rng): number {
     throw new Broken(
       `recovery ends at record ${recovered.place.seq}, but everything below ${flushed} was acknowledged as flushed`,
     );
-  for (const [nr, confirmed] of host.confirmed)
+  for (const { nr, confirmed } of host.sites.values())
     if (recovered.place.seq < confirmed)
       throw new Broken(`recovery ends at record ${recovered.place.seq}, and site ${nr} is ahead of it (${confirmed})`);
   const images = new ImageSet(io, 'APPLY');

@@ -24,11 +24,12 @@ import { ImageSet } from '../../src/slink/images.js';
 import { replayLocal } from '../../src/slink/replay.js';
 import { Shipper } from '../../src/slink/shipper.js';
 import { Broken } from './sim-broken.js';
-import { GROUP, LOG_PATH, folderOf, type SimHost, type SiteShape } from './sim-host.js';
+import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
 import { SimIo } from './sim-io.js';
 import { checkLocal } from './sim-checks.js';
 import { SimReader } from './sim-reader.js';
+import type { SimSite } from './sim-site.js';
 
 /** What main knows where the threads are started. */
 interface Begin {
@@ -190,7 +191,7 @@ export class SimDaemon {
       },
       { synced: begin.synced, redo: recovered === undefined, syncBytes: host.shape.syncBytes },
     );
-    for (const site of host.shape.sites) this.shippers.set(site.nr, this.startShipper(site, begin.links));
+    for (const site of host.sites.values()) this.shippers.set(site.nr, this.startShipper(site, begin.links));
 
     if (host.pendingReign !== undefined) {
       const { reign, id } = host.pendingReign;
@@ -208,9 +209,9 @@ export class SimDaemon {
     host.world.between = () => this.interleave();
   }
 
-  private startShipper(site: SiteShape, known: readonly LinkFact[]): Shipper {
+  private startShipper(site: SimSite, known: readonly LinkFact[]): Shipper {
     const { host, io, shared, window } = this;
-    const { clock } = host;
+    const { clock, shape } = site;
     const fact = known.find((link) => link.nr === site.nr);
     if (fact?.sync === 'inconsistent')
       throw new Broken(`site ${site.nr} is inconsistent, and nothing happened to the index`);
@@ -229,7 +230,7 @@ export class SimDaemon {
         cursor: rest,
         reign,
         sync: 'in-order',
-        paused: host.paused.has(site.nr),
+        paused: site.paused,
       });
     };
     if (fact === undefined) note(cursor);
@@ -239,20 +240,18 @@ export class SimDaemon {
         shared,
         clock,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }),
-        site: new FolderSite(io, clock, folderOf(site.nr), {
-          area: site.area,
+        site: new FolderSite(io, clock, site.folder, {
+          area: shape.area,
           makeFolder: true,
-          direct: site.direct === true,
+          direct: shape.direct === true,
         }),
         events: {
           cursor: (place) => {
             const copy = { ...place };
-            if (copy.seq < host.confirmed.get(site.nr)!)
-              throw new Broken(
-                `site ${site.nr} confirmed up to ${host.confirmed.get(site.nr)}, and now only ${copy.seq}`,
-              );
-            host.confirmed.set(site.nr, copy.seq);
-            host.made.add(site.nr);
+            if (copy.seq < site.confirmed)
+              throw new Broken(`site ${site.nr} confirmed up to ${site.confirmed}, and now only ${copy.seq}`);
+            site.confirmed = copy.seq;
+            site.made = true;
             this.post(() => note(copy));
           },
           state: (state, reason) => {
@@ -267,8 +266,8 @@ export class SimDaemon {
           host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
         cursor,
         fresh: cursor.seq === first.seq,
-        paused: host.paused.has(site.nr),
-        rpoMs: site.rpoMs,
+        paused: site.paused,
+        rpoMs: shape.rpoMs,
         probeMs: 2000,
       },
     );
@@ -327,8 +326,13 @@ export class SimDaemon {
   restless = 0;
 
   private interleave(): void {
+    if (this.host.world.rng.chance(this.restless)) this.others();
+  }
+
+  /** While a thread is in a call, some of the others run. */
+  others(): void {
     const { world } = this.host;
-    if (this.busy.length === 0 || this.busy.length > 2 || !world.rng.chance(this.restless)) return;
+    if (this.busy.length === 0 || this.busy.length > 2) return;
     for (let n = world.rng.between(1, 4); n > 0; n--) this.step(world.rng.pick(this.names));
   }
 

@@ -435,6 +435,23 @@ export class SimDisk {
     }
   }
 
+  /**
+   * This disk and another are mounted in each other's place: all files of each, below `here` and `there`, are found
+   * under the other's paths from now on, and every descriptor is stale. Names that were not synced are kept.
+   */
+  exchange(other: SimDisk, here: string, there: string): void {
+    const moved = (files: ReadonlyMap<string, SimFile>, from: string, to: string): Map<string, SimFile> =>
+      new Map([...files].map(([path, file]) => [to + path.slice(from.length), file]));
+    const [ours, theirs] = [moved(this.live, here, there), moved(other.live, there, here)];
+    for (const [disk, files] of [[this, theirs] as const, [other, ours] as const]) {
+      disk.live = files;
+      disk.durable = new Map(files);
+      disk.pending = [];
+      disk.life++;
+      disk.nextIno = Math.max(this.nextIno, other.nextIno);
+    }
+  }
+
   private withFiles(names: ReadonlyMap<string, SimFile>, copies: ReadonlyMap<SimFile, SimFile>): SimDisk {
     const disk = new SimDisk(this.name, this.dev, this.generous);
     for (const dir of this.folders) disk.folders.add(dir);

@@ -63,7 +63,7 @@ export class Scenario {
     this.write(4, 128);
     client.now('write', { device: 1, at: 100, count: 8, dsync: true });
     this.pump(12);
-    host.paused.add(1);
+    host.site(1).paused = true;
     run.daemon.shippers.get(1)!.pause();
     this.write(6, 64);
     client.now('write', { device: 0, at: 256, count: 256 });
@@ -71,7 +71,7 @@ export class Scenario {
     this.pump(10);
     // The images are synced, the checkpoint moves.
     this.rest(1500);
-    host.paused.delete(1);
+    host.site(1).paused = false;
     run.daemon.shippers.get(1)!.resume();
     this.pump(10);
     this.rest(1500);

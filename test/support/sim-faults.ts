@@ -58,6 +58,8 @@ export class SimFaults implements Faults {
   /** Looks at everything as if all machines died at this very call; now and then. */
   peek: () => void = () => {};
   peekRate = 0;
+  /** What is wrong with single sites. */
+  ofSites: Faults = { decide: () => undefined };
   private readonly rng: Rng;
   private readonly coverage: Coverage;
 
@@ -72,8 +74,9 @@ export class SimFaults implements Faults {
     this.shortRate = 0;
   }
 
-  decide({ n, call, kind }: CallFacts): Verdict | undefined {
+  decide(facts: CallFacts): Verdict | undefined {
     const { kill, episode, rng } = this;
+    const { n, call, kind } = facts;
     if (this.peekRate > 0 && rng.chance(this.peekRate)) this.peek();
     if (kill !== undefined && n >= kill.at) {
       this.coverage.hit(`kill ${kill.when} ${call}`);
@@ -90,7 +93,7 @@ export class SimFaults implements Faults {
       this.coverage.hit(`short ${kind}`);
       return { short: 0.05 + 0.9 * rng.real() };
     }
-    return undefined;
+    return this.ofSites.decide(facts);
   }
 
   static randomEpisode(rng: Rng): Episode {

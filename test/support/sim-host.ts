@@ -1,5 +1,5 @@
 /**
- * One simulated machine with a group on it: disks, index, window, and at most one daemon. What survives which
+ * One simulated machine with a group on it, and its sites: disks, index, window, and at most one daemon. What survives which
  * death is decided here:
  *
  *   process killed      window, page caches, index stay; descriptors and everything in the daemon go
@@ -17,18 +17,10 @@ import { SimIo, SimKill, SimWorld } from './sim-io.js';
 import { WindowMemory } from './sim-memory.js';
 import { History } from './sim-model.js';
 import { Rng } from './sim-random.js';
+import { SimSite, type SiteShape } from './sim-site.js';
 
 export const LOG_PATH = '/local/replog';
 export const GROUP = 'sim';
-
-export interface SiteShape {
-  nr: number;
-  /** Bytes of the stage's area. */
-  area: number;
-  rpoMs: number;
-  /** Long runs go past the page cache. */
-  direct?: boolean;
-}
 
 export interface HostShape {
   logBytes: number;
@@ -45,17 +37,11 @@ export class SimHost {
   readonly world: SimWorld;
   readonly clock = new SimClock();
   readonly local: SimDisk;
-  readonly siteDisks = new Map<number, SimDisk>();
+  readonly sites = new Map<number, SimSite>();
   readonly store: SimIndexStore;
   readonly memory: WindowMemory;
   readonly client: SimClient;
   readonly logId: string;
-  /** Seq below which a site has confirmed everything, as the shipper reported it. */
-  readonly confirmed = new Map<number, number>();
-  /** Sites that an operator paused. */
-  readonly paused = new Set<number>();
-  /** Sites that were open once: afterwards they exist. */
-  readonly made = new Set<number>();
   daemon: SimDaemon | undefined;
   /** Stands in the window of the product: the reign that its first record is to begin, if it has not yet. */
   pendingReign: { reign: number; id: Uint8Array } | undefined;
@@ -69,15 +55,12 @@ export class SimHost {
     this.rng = new Rng(seed, 'host');
     this.world = new SimWorld(new Rng(seed, 'world'));
     this.local = new SimDisk('local', 1, this.rng.chance(0.5));
-    const nowMs = (): number => this.clock.monoMs();
-    this.local.nowMs = nowMs;
+    this.local.nowMs = () => this.clock.monoMs();
     this.world.mount('/local', this.local);
-    for (const site of shape.sites) {
-      const disk = new SimDisk(`site${site.nr}`, 100 + site.nr, this.rng.chance(0.5));
-      disk.nowMs = nowMs;
-      this.siteDisks.set(site.nr, disk);
-      this.world.mount(folderOf(site.nr), disk);
-      this.confirmed.set(site.nr, 0);
+    for (const siteShape of shape.sites) {
+      const site = new SimSite(siteShape, this.clock, this.rng.chance(0.5));
+      this.sites.set(site.nr, site);
+      this.world.mount(site.folder, site.disk);
     }
     this.store = new SimIndexStore(new Rng(seed, 'index'));
     this.memory = WindowMemory.take(shape.windowRing);
@@ -88,6 +71,18 @@ export class SimHost {
 
   get history(): History {
     return this.client.history;
+  }
+
+  site(nr: number): SimSite {
+    const site = this.sites.get(nr);
+    if (site === undefined) throw new Error(`there is no site ${nr}`);
+    return site;
+  }
+
+  /** The site whose folder a path leads into. */
+  siteAt(path: string): SimSite | undefined {
+    for (const site of this.sites.values()) if (path.startsWith(site.folder)) return site;
+    return undefined;
   }
 
   bytes(n: number): Buffer {
@@ -169,21 +164,14 @@ export class SimHost {
     this.memory.wipe();
     this.pendingReign = undefined;
     let flipped = this.local.crash(this.rng, options);
-    for (const disk of this.siteDisks.values()) flipped += disk.crash(this.rng, options);
+    for (const { disk } of this.sites.values()) flipped += disk.crash(this.rng, options);
     return flipped;
   }
 
-  /** A site's machine or disk dies, and is away until `plugIn`. */
+  /** A site's machine or disk dies: what was not synced is gone, and every descriptor is stale. */
   killSite(nr: number, options: CrashOptions = {}): void {
     this.note(`the disk of site ${nr} dies`);
-    const disk = this.siteDisks.get(nr)!;
-    disk.crash(this.rng, options);
-    disk.unreachable = true;
-  }
-
-  plugIn(nr: number): void {
-    this.note(`the disk of site ${nr} is back`);
-    this.siteDisks.get(nr)!.unreachable = false;
+    this.site(nr).disk.crash(this.rng, options);
   }
 
   /** Everything is let go; the mapping of the window is used by the next host. */
@@ -192,8 +180,4 @@ export class SimHost {
     this.daemon = undefined;
     this.memory.giveBack();
   }
-}
-
-export function folderOf(nr: number): string {
-  return `/site${nr}/group`;
 }

@@ -37,6 +37,8 @@ export interface Verdict {
   errno?: number;
   /** Share of a read or write that is done, 0…1. */
   short?: number;
+  /** Called behind the effect, before the caller hears of it. */
+  after?: () => void;
 }
 
 export interface Faults {
@@ -146,6 +148,7 @@ export class SimIo implements Io {
       return ERR(verdict.errno);
     }
     const result = effect(verdict.short ?? 1);
+    verdict.after?.();
     if (verdict.kill === 'after') this.kill(`after ${where}`);
     this.world.between?.();
     return result;

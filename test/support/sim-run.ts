@@ -5,6 +5,7 @@
  */
 import { ERRNO, RepError } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
+import { LogSpace } from '../../src/replog/space.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
 import { Coverage, SimFaults, randomDeath, type Death } from './sim-faults.js';
@@ -14,11 +15,13 @@ import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
 import { randomShape } from './sim-shape.js';
+import { SiteTroubles } from './sim-troubles.js';
 
 export class SimRun {
   readonly host: SimHost;
   readonly coverage = new Coverage();
   readonly faults: SimFaults;
+  readonly troubles: SiteTroubles;
   step = 0;
   private readonly rng: Rng;
   private readonly checks: Rng;
@@ -39,10 +42,15 @@ export class SimRun {
     this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
     this.faults.peek = () => this.peek();
     this.faults.peekRate = 1 / 300;
+    this.troubles = new SiteTroubles(this.host, new Rng(seed, 'sites'), this.coverage);
+    this.faults.ofSites = this.troubles;
     this.host.sawTornTail = () => this.coverage.hit('recovery cut a torn tail');
   }
 
   begin(): void {
+    const { sites, client } = this.host.shape;
+    this.coverage.hit(`shape: ${client.devices.length} devices`);
+    this.coverage.hit(`shape: ${sites.length} sites`);
     this.host.create();
     this.host.world.faults = this.faults;
     this.restart();
@@ -56,6 +64,7 @@ export class SimRun {
 
   async next(): Promise<void> {
     this.step++;
+    this.troubles.tick(this.step);
     if (this.step >= this.moodUntil) this.changeMood();
     const event = this.rng.weighted(EVENTS);
     try {
@@ -102,7 +111,7 @@ export class SimRun {
     this.pace = rng.pick([0.1, 1, 20]);
     faults.shortRate = rng.chance(0.2) ? 0.02 : 0;
     client.temper = 'mixed';
-    if (mood !== 'mixed' || !rng.chance(0.3)) this.heal();
+    if (mood !== 'mixed' || !rng.chance(0.3)) this.healHost();
     switch (mood) {
       case 'mixed':
         return;
@@ -120,7 +129,7 @@ export class SimRun {
             left: 1e6,
             rate: 1,
           };
-        else for (const { nr } of host.shape.sites) host.siteDisks.get(nr)!.unreachable = true;
+        else this.troubles.allAway(this.moodUntil);
         return;
       case 'trickle':
         client.temper = 'trickle';
@@ -147,23 +156,23 @@ export class SimRun {
 
   /** The operator puts right what is wrong. */
   private heal(): void {
+    this.healHost();
+    this.troubles.healAll();
+  }
+
+  /** The same on the machine itself; the sites' troubles pass when they pass. */
+  private healHost(): void {
     const { host, faults } = this;
     faults.episode = undefined;
-    for (const [nr, disk] of host.siteDisks) if (disk.unreachable) host.plugIn(nr);
     if (host.daemon === undefined) return;
-    const { shared, shippers } = host.daemon;
+    const { shared } = host.daemon;
     if (shared.load(SH.LOG_ERROR) !== 0) shared.bump(SH.LOG_RETRY);
     if (shared.load(SH.LOCAL_ERROR) !== 0) shared.bump(SH.LOCAL_RETRY);
-    for (const nr of [...host.paused]) {
-      host.note(`site ${nr} is resumed`);
-      host.paused.delete(nr);
-      shippers.get(nr)!.resume();
-    }
   }
 
   private site(): void {
     const { host, checks } = this;
-    for (const { nr } of host.shape.sites) {
+    for (const nr of host.sites.keys()) {
       const how = checks.chance(0.8) ? 'crash' : 'live';
       const found = checkSite(host, nr, checks, how);
       if (found !== undefined) this.coverage.hit(`check: site (${how}${found.staged > 0 ? ', stage replayed' : ''})`);
@@ -181,30 +190,29 @@ export class SimRun {
     else this.site();
   }
 
-  private pause(): void {
-    const { host, rng } = this;
-    if (host.shape.sites.length === 0) return;
-    const { nr } = rng.pick(host.shape.sites);
-    if (host.paused.has(nr)) return;
-    host.note(`site ${nr} is paused`);
-    host.paused.add(nr);
-    this.daemon.shippers.get(nr)!.pause();
-    this.coverage.hit('pause');
+  private trouble(): void {
+    this.troubles.strike(this.step);
   }
 
-  private siteDeath(): void {
-    const { host, rng } = this;
-    if (host.shape.sites.length === 0) return;
-    const { nr } = rng.pick(host.shape.sites);
-    host.killSite(nr, { flips: rng.chance(0.2) ? 0.02 : 0 });
-    this.coverage.hit('death: site');
-  }
-
-  private unplug(): void {
-    const { host, rng } = this;
-    if (host.shape.sites.length === 0) return;
-    host.siteDisks.get(rng.pick(host.shape.sites).nr)!.unreachable = true;
-    this.coverage.hit('site unreachable');
+  /** No thread of a site moves any more: the machine itself goes on all the same while the log has room. */
+  private alone(): void {
+    const { host, faults, daemon, rng } = this;
+    const { shared, window, log } = daemon;
+    const broken = shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0;
+    if (host.sites.size === 0 || broken || faults.episode !== undefined) return;
+    const { restless } = daemon;
+    daemon.restless = 0;
+    host.client.now('write', { device: rng.pick(host.shape.client.devices).nr, at: rng.below(500), count: 8 });
+    host.client.now('flush');
+    const done = (): boolean => host.client.outstanding === 0 && daemon.applied === daemon.tail;
+    for (let i = 0; i < 2000 && !done(); i++) {
+      for (const name of ['drain', 'committer', 'applier', 'main']) daemon.step(name);
+      host.clock.advance(rng.pick([0.5, 2, 10]));
+    }
+    daemon.restless = restless;
+    const room = new LogSpace(window, shared, log.ring, log.segment).admits(host.shape.client.largest * 512);
+    if (!done() && room) throw new Broken(`the sites stand still, and so does the local disk: ${this.state()}`);
+    this.coverage.hit(done() ? 'check: goes on without its sites' : 'check: stands still, as its log is full');
   }
 
   private episode(): void {
@@ -350,7 +358,7 @@ export class SimRun {
   private checkSettled(): void {
     const { host, checks } = this;
     checkLocal(host, host.local.settledImage(), host.history.tail);
-    for (const { nr } of host.shape.sites) {
+    for (const nr of host.sites.keys()) {
       const found = checkSite(host, nr, checks, 'crash');
       if (found?.seq !== host.history.tail)
         throw new Broken(
@@ -395,9 +403,8 @@ const EVENTS = {
   machine: 900,
   site: 6,
   crashImage: 4,
-  pause: 2,
-  siteDeath: 2,
-  unplug: 2,
+  trouble: 8,
+  alone: 3,
   episode: 3,
   arm: 6,
   wallBack: 2,

@@ -1,0 +1,74 @@
+/**
+ * One site of a simulated group: a disk of its own, a wall clock of its own, and what it has promised. It lives and
+ * dies by itself: what happens to one site is nothing to the others, nor to the machine whose history it keeps.
+ */
+import type { Clock } from '../../src/base/clock.js';
+import { SimDisk } from './sim-disk.js';
+
+export interface SiteShape {
+  nr: number;
+  /** Bytes of the stage's area. */
+  area: number;
+  rpoMs: number;
+  /** Long runs go past the page cache. */
+  direct?: boolean;
+}
+
+/** The machine's clock as one site's thread sees it: the wall may be wrong, the monotonic part is the same. */
+class SkewedClock implements Clock {
+  skewUs = 0;
+  private readonly machine: Clock;
+
+  constructor(machine: Clock) {
+    this.machine = machine;
+  }
+
+  wallUs(): number {
+    return this.machine.wallUs() + this.skewUs;
+  }
+
+  monoMs(): number {
+    return this.machine.monoMs();
+  }
+}
+
+export function folderOf(nr: number): string {
+  return `/site${nr}/group`;
+}
+
+export class SimSite {
+  readonly shape: SiteShape;
+  readonly disk: SimDisk;
+  readonly clock: SkewedClock;
+  /** Seq below which it has confirmed everything, as its shipper reported it. */
+  confirmed = 0;
+  /** It was open once: from then on it exists. */
+  made = false;
+  /** An operator paused it. */
+  paused = false;
+  /** The site whose disk stands in this one's place. */
+  exchanged: SimSite | undefined;
+
+  constructor(shape: SiteShape, machine: Clock, generous: boolean) {
+    this.shape = shape;
+    this.clock = new SkewedClock(machine);
+    this.disk = new SimDisk(`site${shape.nr}`, 100 + shape.nr, generous);
+    this.disk.nowMs = () => machine.monoMs();
+  }
+
+  get nr(): number {
+    return this.shape.nr;
+  }
+
+  get folder(): string {
+    return folderOf(this.nr);
+  }
+
+  /** Somebody mounts this site's disk and another's in each other's place; done again, it is undone. */
+  exchange(other: SimSite): void {
+    this.disk.exchange(other.disk, this.folder, other.folder);
+    const apart = this.exchanged === undefined;
+    this.exchanged = apart ? other : undefined;
+    other.exchanged = apart ? this : undefined;
+  }
+}
