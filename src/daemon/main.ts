@@ -9,6 +9,7 @@ import { RepError } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { loadConfig } from '../control/config.js';
 import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
+import { productTypes } from '../control/types.js';
 import { MAX_LINK_THREADS, SH, Shared } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { Channel } from './channel.js';
@@ -117,7 +118,7 @@ async function main(): Promise<void> {
   setInterval(beat, BEAT_MS);
   const started = performance.now();
   try {
-    const opened = openGroup(config.groupDir, window, { beat, say: log });
+    const opened = openGroup(config.groupDir, productTypes(), window, { beat, say: log });
     for (const note of opened.notes) log(note);
     group = new Group(config, opened, threads, { window, shared, keeper: () => keeper, channel });
     await group.start();

@@ -2,12 +2,26 @@
 import type { Clock } from '../base/clock.js';
 import { RepError } from '../base/errors.js';
 import type { Io } from '../base/io.js';
-import type { SiteConfig } from '../control/config.js';
+import type { Registry } from '../registry/registry.js';
 import type { Site } from '../slink/contract.js';
-import { FolderSite } from '../slink/folder.js';
+import { SLINK, type SlinkSite } from '../slink/types.js';
 
-/** Throws ENOENT for a type that is not registered. */
-export function makeSite(site: SiteConfig, io: Io, clock: Clock): Site {
-  if (site.type === 'blockdev' && site.address !== '') return new FolderSite(io, clock, site.address);
-  throw new RepError('ENOENT', `site ${site.nr}: unknown type "${site.type}"; correct group.json`);
+export interface MadeSite {
+  site: Site;
+  /** Ends the use of the type; after the site is closed. */
+  put(): void;
+}
+
+/** Throws ENOENT for a type that is not registered, EINVAL for a site that the type cannot make. */
+export function makeSite(types: Registry, config: SlinkSite & { type: string }, io: Io, clock: Clock): MadeSite {
+  const type = types.get(SLINK, config.type);
+  const put = (): void => types.put(SLINK, config.type);
+  try {
+    const fault = type.check(config);
+    if (fault !== '') throw new RepError('EINVAL', `site ${config.nr}: ${fault}`);
+    return { site: type.make(config, io, clock), put };
+  } catch (error) {
+    put();
+    throw error;
+  }
 }

@@ -15,6 +15,7 @@ import type { Index, LinkFact } from '../index/contract.js';
 import { loadConfig, type GroupConfig } from '../control/config.js';
 import { groupFiles } from '../control/state.js';
 import type { RecoveryStatus } from '../control/status.js';
+import type { Registry } from '../registry/registry.js';
 import {
   Chain,
   RECORD_MAGIC,
@@ -76,10 +77,10 @@ export interface OpenHooks {
   say(text: string): void;
 }
 
-export function openGroup(groupDir: string, window: Window, hooks: OpenHooks): OpenGroup {
+export function openGroup(groupDir: string, types: Registry, window: Window, hooks: OpenHooks): OpenGroup {
   const started = performance.now();
   const config = loadConfig(groupDir);
-  checkSupported(config, groupFiles(groupDir).config);
+  checkSupported(config, types, groupFiles(groupDir).config);
   checkImages(config);
   const log = LogFile.open(realIo, config.log.path);
   let index: Index | undefined;

@@ -5,8 +5,9 @@ import { realIo } from '../base/io.js';
 import { LogFile } from '../replog/logfile.js';
 import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
-import { makeSite } from './make-site.js';
+import { productTypes } from '../control/types.js';
 import { Shipper } from '../slink/shipper.js';
+import { makeSite } from './make-site.js';
 import { post, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
 const data = workerData as ShellWorkerData;
@@ -15,7 +16,7 @@ const shared = new Shared(data.shared);
 
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
   const log = LogFile.open(realIo, start.logPath, { readOnly: true });
-  const site = makeSite(start.site, realIo, realClock);
+  const { site, put } = makeSite(productTypes(), start.site, realIo, realClock);
   const shipper = new Shipper(
     {
       window,
@@ -50,6 +51,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     },
     close: () => {
       shipper.close();
+      put();
       log.close();
     },
   };

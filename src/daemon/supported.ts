@@ -1,17 +1,21 @@
 /** Settings that group.json can hold and that this version does not serve yet: refused, never passed over. */
 import { RepError } from '../base/errors.js';
 import { hasLimit, type GroupConfig } from '../control/config.js';
+import type { Registry } from '../registry/registry.js';
+import { SLINK } from '../slink/types.js';
 
 /** Throws EINVAL naming the first setting that is not served. */
-export function checkSupported(config: GroupConfig, file: string): void {
+export function checkSupported(config: GroupConfig, types: Registry, file: string): void {
   const refuse = (word: string): never => {
     throw new RepError('EINVAL', `${file}: ${word}: not served by this version; remove it or use a newer reptool`);
   };
   if (config.onLocalError !== 'suspend') refuse('onLocalError');
   if (config.plugins.length > 0) refuse('plugins');
   config.sites.forEach((site, i) => {
-    if (site.type !== 'blockdev') refuse(`sites[${i}].type "${site.type}"`);
-    if (site.address === '') refuse(`sites[${i}].map`);
+    const type = types.peek(SLINK, site.type);
+    if (type === undefined) return refuse(`sites[${i}].type "${site.type}"`);
+    const fault = type.check(site);
+    if (fault !== '') throw new RepError('EINVAL', `${file}: sites[${i}]: ${fault}`);
     if (site.policy !== 'async') refuse(`sites[${i}].policy`);
     if (site.ack !== 'durable') refuse(`sites[${i}].ack`);
     if (hasLimit(site.fallBehind)) refuse(`sites[${i}].fallBehind`);
