@@ -50,6 +50,7 @@ export default class Mount extends RepCommand {
         size: flags.size,
         logSize: flags['log-size'],
         durability: durability === 'flush' || durability === 'write' ? durability : undefined,
+        transport: flags.transport === 'kernel' ? flags.transport : 'auto',
       },
       { say: (line) => this.say(line), quiet: this.jsonEnabled() },
     );

@@ -38,6 +38,8 @@ const c = {
   syscall: libc.func('long syscall(long n, long a, long b, long c, long d, long e)'),
   fsetxattr: libc.func('int fsetxattr(int fd, str name, void *value, unsigned long size, int flags)'),
   fgetxattr: libc.func('long fgetxattr(int fd, str name, void *value, unsigned long size)'),
+  socketpair: libc.func('int socketpair(int domain, int type, int protocol, void *pair)'),
+  recvmsg: libc.func('long recvmsg(int fd, void *msg, int flags)'),
 };
 
 type Fn = (...args: unknown[]) => number;
@@ -88,10 +90,13 @@ export const BLKGETSIZE64 = 0x80081272;
 export const BLKSSZGET = 0x1268;
 export const BLKROGET = 0x125e;
 
+const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const PR_SET_IO_FLUSHER = 57;
 const PR_SET_NAME = 15;
+const PR_SET_PTRACER = 0x59616d61;
+const PR_SET_PTRACER_ANY = -1;
 
 const SYS = {
   io_setup: 206,
@@ -269,4 +274,60 @@ export function waitPidfd(pidfd: number, timeoutMs: number): Promise<boolean> {
 /** Sends a signal to exactly the process behind `pidfd`, even after its number was given to another. */
 export function pidfdSendSignal(pidfd: number, signal: number): number {
   return syscall(424, pidfd, signal, 0, 0, 0);
+}
+
+/** A second descriptor of the same open file, not inherited by children. */
+export function dup(fd: number): number {
+  return rc(c.fcntl)(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+
+/** Two connected sockets, both inherited by children that are handed them; or the negative errno. */
+export function socketPair(): [number, number] | number {
+  const pair = Buffer.alloc(8);
+  const r = rc(c.socketpair)(AF_UNIX, SOCK_STREAM, 0, addressOf(pair));
+  return r < 0 ? r : [pair.readInt32LE(0), pair.readInt32LE(4)];
+}
+
+const MSG_DONTWAIT = 0x40;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+
+/**
+ * The descriptor that a message waiting on `socket` carries (SCM_RIGHTS), or a negative errno; -EAGAIN where
+ * no message waits, -ENODATA where it carries none.
+ *
+ *   msghdr   0 name *   8 namelen u32   16 iov *   24 iovlen u64   32 control *   40 controllen u64   48 flags u32
+ *   cmsghdr  0 len u64  8 level i32     12 type i32                16 descriptor i32
+ */
+export function receiveFd(socket: number): number {
+  const memory = Buffer.alloc(256);
+  const at = addressOf(memory);
+  const [iov, control, byte] = [64, 96, 160];
+  memory.writeBigUInt64LE(BigInt(at + iov), 16);
+  memory.writeBigUInt64LE(1n, 24);
+  memory.writeBigUInt64LE(BigInt(at + control), 32);
+  memory.writeBigUInt64LE(24n, 40);
+  memory.writeBigUInt64LE(BigInt(at + byte), iov);
+  memory.writeBigUInt64LE(1n, iov + 8);
+  const n = rc(c.recvmsg)(socket, at, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n < 0) return n;
+  const carries =
+    memory.readBigUInt64LE(40) >= 20n &&
+    memory.readInt32LE(control + 8) === SOL_SOCKET &&
+    memory.readInt32LE(control + 12) === SCM_RIGHTS;
+  return carries ? memory.readInt32LE(control + 16) : -ENODATA;
+}
+
+const ENODATA = 61;
+
+/**
+ * Lets processes of the same user take descriptors from this one where the kernel's Yama would keep that to
+ * its parents: a new keeper is no parent of the daemon that it adopts. Fails where there is no Yama.
+ */
+export function allowTracers(): number {
+  return rc(c.prctl)(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 }

@@ -1,11 +1,13 @@
 /**
  * From a mount point to the state folder of its group, without asking the mount: its daemon may hang. The
- * mount table knows only the group's name; where the state lies is known to the default place and to the
- * processes that serve the mount.
+ * mount's source in the mount table names the folder, even when every process is gone; the processes that
+ * serve the mount know it, too.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
+import { RepError } from '../base/errors.js';
 import { readRun, type RunState } from '../control/keeper-client.js';
+import { listMounts } from '../fuse/mount.js';
 import { groupDir, stateRoot } from '../control/state.js';
 
 export interface Served {
@@ -23,8 +25,10 @@ export function findServed(
   likely = groupDir(stateRoot(), group),
   proc = '/proc',
 ): Served | undefined {
-  const usual = servedFrom(likely, mountpoint);
-  if (usual !== undefined) return usual;
+  for (const folder of [likely, ...foldersOfMounts(mountpoint)]) {
+    const served = servedFrom(folder, mountpoint);
+    if (served !== undefined) return served;
+  }
   for (const folder of foldersOfProcesses(mountpoint, proc)) {
     const served = servedFrom(folder, mountpoint);
     if (served !== undefined) return served;
@@ -48,8 +52,23 @@ export function findLeftBehind(mountpoint: string, root = stateRoot()): Served |
 }
 
 function servedFrom(folder: string, mountpoint: string): Served | undefined {
-  const run = readRun(folder);
+  let run: RunState | undefined;
+  try {
+    run = readRun(folder);
+  } catch (error) {
+    // Another user's folder: what is in it is not for us to know.
+    if (error instanceof RepError) return undefined;
+    throw error;
+  }
   return run?.mountpoint === mountpoint ? { groupDir: folder, run } : undefined;
+}
+
+/** State folders named by what is mounted there, the newest first. */
+function foldersOfMounts(mountpoint: string): string[] {
+  return listMounts()
+    .filter((mount) => mount.mountpoint === mountpoint)
+    .map((mount) => mount.groupDir)
+    .reverse();
 }
 
 /** State folders named in the environment of keepers and daemons of this mount point. */

@@ -21,10 +21,12 @@ import {
   type GroupConfig,
 } from '../control/config.js';
 import { createGroup } from '../control/create.js';
-import { adoptIfOrphaned, LOG_FILE, startKeeper, type Started } from '../control/keeper-client.js';
+import { adoptIfOrphaned, LOG_FILE, startKeeper, type RunState, type Started } from '../control/keeper-client.js';
 import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
 import { groupDir, groupFiles, stateRoot } from '../control/state.js';
-import { listMounts, openFuse, prepareMountPoint } from '../fuse/mount.js';
+import { checkUserMount } from '../fuse/fusermount.js';
+import { listMounts, mayMountItself, openFuse, prepareMountPoint } from '../fuse/mount.js';
+import type { Transport, TransportChoice } from '../fuse/transport.js';
 import { maxPayloadFor } from '../replog/format.js';
 import { headerError, logGeometry, openLogPath, readHeaderOf } from '../replog/logfile.js';
 import { interruptible, Interrupted, usage } from './base.js';
@@ -40,6 +42,7 @@ export interface MountOptions {
   readonly size: number | undefined;
   readonly logSize: number | undefined;
   readonly durability: Durability | undefined;
+  readonly transport: TransportChoice;
 }
 
 export interface Mounted {
@@ -52,11 +55,11 @@ export interface Mounted {
   readonly devices: readonly { name: string; size: number; local: string }[];
   readonly sites: readonly { nr: number; type: string; address: string; policy: string }[];
   readonly log: { readonly path: string; readonly size: number };
+  readonly transport: Transport;
+  readonly transportReason: string;
 }
 
 const DAEMON_SCRIPT = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
-/** CAP_SYS_ADMIN, which mount(2) asks for. */
-const CAP_SYS_ADMIN = 21n;
 
 export async function mountGroup(options: MountOptions, voice: Voice): Promise<Mounted> {
   const name = options.group ?? DEFAULT_GROUP;
@@ -77,7 +80,7 @@ export async function mountGroup(options: MountOptions, voice: Voice): Promise<M
     return await interruptible((stop) =>
       existing === undefined
         ? mountNew(mountpoint, state, name, options, voice, stop)
-        : mountExisting(mountpoint, state, existing, voice, stop),
+        : mountExisting(mountpoint, state, existing, options, voice, stop),
     );
   } catch (error) {
     removeFolders(made);
@@ -127,8 +130,9 @@ async function mountNew(
   const lock = await create(state, config, voice, stop);
   const asMade = new Set(entriesOf(state));
   try {
-    const started = await start(mountpoint, state, config, lock, voice, stop);
+    const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     for (const line of told(state, config, mountpoint)) voice.say(line);
+    sayTransport(started, voice);
     return facts(mountpoint, state, config, { created: true, adopted: false, run: started.run });
   } catch (error) {
     const last = lastWords(state);
@@ -163,14 +167,16 @@ async function mountExisting(
   mountpoint: string,
   state: string,
   config: GroupConfig,
+  options: MountOptions,
   voice: Voice,
   stop: AbortSignal,
 ): Promise<Mounted> {
   const lock = lockGroup(state);
   try {
     checkFiles(config);
-    const started = await start(mountpoint, state, config, lock, voice, stop);
+    const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     voice.say(`mounted ${mountpoint}`);
+    sayTransport(started, voice);
     return facts(mountpoint, state, config, { created: false, adopted: false, run: started.run });
   } finally {
     unlockGroup(lock);
@@ -183,6 +189,7 @@ async function start(
   state: string,
   config: GroupConfig,
   lock: number,
+  transport: TransportChoice,
   voice: Voice,
   stop: AbortSignal,
 ): Promise<Started> {
@@ -202,6 +209,7 @@ async function start(
         groupDir: state,
         windowRing: config.windowRing,
         maxWrite: maxPayloadFor(segment),
+        transport,
         daemonScript: DAEMON_SCRIPT,
       },
       {
@@ -219,6 +227,12 @@ async function start(
   } finally {
     progress.end();
   }
+}
+
+/** What is less than usual: a transport that does not survive its daemon, a tree that others may not enter. */
+function sayTransport({ run }: Started, voice: Voice): void {
+  if (run.transport === 'kernel' && !run.transportReason.includes('without allow_other')) return;
+  voice.say(`transport ${run.transport}: ${run.transportReason}`);
 }
 
 function interrupted(stop: AbortSignal, group: string): Interrupted {
@@ -244,9 +258,7 @@ function refuseContradictions(options: MountOptions, config: GroupConfig, state:
 
 /** Better said before a gigabyte is written than after. */
 function mayMount(dir: string): void {
-  const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(fs.readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
-  if (((BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n) === 0n)
-    throw new RepError('EPERM', `${dir}: mounting is not permitted (EPERM); run as root (CAP_SYS_ADMIN)`);
+  if (!mayMountItself()) checkUserMount(dir);
   fs.closeSync(openFuse());
 }
 
@@ -298,7 +310,7 @@ function facts(
   mountpoint: string,
   state: string,
   config: GroupConfig,
-  how: { created: boolean; adopted: boolean; run: { keeper: number; daemon: number } },
+  how: { created: boolean; adopted: boolean; run: RunState },
 ): Mounted {
   return {
     mountpoint,
@@ -310,6 +322,8 @@ function facts(
     devices: config.devices.map(({ name, size, local }) => ({ name, size, local })),
     sites: config.sites.map(({ nr, type, address, policy }) => ({ nr, type, address, policy })),
     log: config.log,
+    transport: how.run.transport,
+    transportReason: how.run.transportReason,
   };
 }
 

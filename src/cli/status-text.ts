@@ -20,6 +20,7 @@ export function statusText(s: StatusJson): string {
   const lines = [
     `${s.name} role:${s.role} suspended:${s.suspended ? 'yes' : 'no'} durability:${s.durability}`,
     `  mounted on ${s.mountpoint}, up ${formatSeconds(s['uptime-seconds'])}, ${processes(s)}`,
+    `  transport:${s.transport}, ${s['transport-reason']}`,
   ];
   if (s['suspended-reason'] !== null) lines.push(`  suspended: ${s['suspended-reason']}`);
   for (const device of s.devices)

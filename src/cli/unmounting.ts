@@ -111,7 +111,10 @@ async function takeAway(mount: MountedGroup, lazy: boolean): Promise<void> {
   if (rc >= 0) return;
   if (rc === -ERRNO.EBUSY) throw busy(mount.dir);
   if (rc === -ERRNO.EPERM || rc === -ERRNO.EACCES)
-    throw new RepError('EPERM', `${mount.dir}: unmounting is not permitted (EPERM); run as root (CAP_SYS_ADMIN)`);
+    throw new RepError(
+      'EPERM',
+      `${mount.dir}: unmounting is not permitted (EPERM); run as root, or as the user who mounted it (fusermount3)`,
+    );
   throw new RepError('EIO', `${mount.dir}: unmounting failed: ${errnoText(rc)}; see dmesg`);
 }
 

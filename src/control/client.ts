@@ -103,7 +103,9 @@ function failure(dir: string, answer: ClientAnswer & { ok: false }): RepError {
   const next = gone
     ? '"reptool umount" clears it away, "reptool mount" mounts it again'
     : errno === 'EACCES' || errno === 'EPERM'
-      ? 'run as root'
+      ? process.getuid?.() === 0
+        ? 'run as the user who mounted it'
+        : 'run as root'
       : 'see daemon.log in the state folder';
   return new RepError(errno, `${dir}: the group does not answer: ${answer.text.trim()}; ${next}`, {
     exit: EXIT.UNREACHABLE,

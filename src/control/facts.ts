@@ -2,6 +2,7 @@
  * What is known of a running group at one moment, gathered by the daemon's main thread, and the status made of
  * it. Pure, so that every line of status can be tested without a mount.
  */
+import type { Transport } from '../fuse/transport.js';
 import type { LogPlace } from '../replog/format.js';
 import type { LinkState } from '../slink/contract.js';
 import { errnoText } from '../base/errors.js';
@@ -56,6 +57,9 @@ export interface GroupFacts {
   bornMs: number;
   nowMs: number;
   resend: boolean;
+  transport: Transport;
+  transportReason: string;
+  notes: string[];
   reign: number;
   reignId: string;
   window: WindowFacts;
@@ -85,6 +89,9 @@ export function buildStatus(f: GroupFacts): StatusJson {
     pids: { keeper: f.keeper, daemon: f.daemon },
     generation: f.generation,
     'uptime-seconds': Math.max(0, Math.floor((f.nowMs - f.bornMs) / 1000)),
+    transport: f.transport,
+    'transport-reason': f.transportReason,
+    notes: f.notes,
     'resend-support': f.resend,
     reign: f.reign,
     'reign-id': f.reignId,

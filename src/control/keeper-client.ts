@@ -14,6 +14,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ERRNO, RepError, errnoText, type ErrnoName } from '../base/errors.js';
 import type { Negotiated } from '../fuse/init.js';
+import type { Transport, TransportChoice } from '../fuse/transport.js';
 
 /** What a keeper is told, as JSON in REPTOOL_KEEPER; kept in run.json for the next keeper. */
 export interface KeeperConfig {
@@ -25,6 +26,7 @@ export interface KeeperConfig {
   /** Bytes of payload ring in the window, a power of two. */
   windowRing: number;
   maxWrite: number;
+  transport: TransportChoice;
   daemonScript: string;
   daemonArgs?: string[];
   /** Options of node itself, such as --max-old-space-size. */
@@ -40,6 +42,11 @@ export interface DaemonConfig {
   groupDir: string;
   mountpoint: string;
   windowRing: number;
+  transport: Transport;
+  /** Why that one, and how it was mounted. */
+  transportReason: string;
+  /** What this system does not permit keeper and daemon, in words for status. */
+  notes: string[];
   negotiated: Negotiated;
   /** Load everything, say `ready`, touch nothing, wait for `go`; end when the channel ends before that. */
   spare: boolean;
@@ -73,6 +80,8 @@ export interface RunState {
   /** Daemons that were put in charge since. */
   born: number;
   resend: boolean;
+  transport: Transport;
+  transportReason: string;
   negotiated: Negotiated;
   config: KeeperConfig;
   /** Why the keeper has given up, in words; then every request gets EIO. */

@@ -3,6 +3,7 @@
  * words where the same thing is meant. Sizes are bytes, times are seconds unless the name says otherwise.
  * `.ctl/status` is printed from the same object (status-lines.ts), so the two never disagree.
  */
+import type { Transport } from '../fuse/transport.js';
 import type { LinkState } from '../slink/contract.js';
 
 export interface StatusJson {
@@ -20,6 +21,11 @@ export interface StatusJson {
   /** How many daemons were started on this mount, this one included. */
   generation: number;
   'uptime-seconds': number;
+  transport: Transport;
+  /** Why this transport, and how the tree was mounted. */
+  'transport-reason': string;
+  /** What this system does not permit reptool, and what that means. */
+  notes: string[];
   /** Unanswered requests are sent once more after a crash of the daemon (Linux 6.9 and later). */
   'resend-support': boolean;
   reign: number;

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import type { GroupConfig } from '../control/config.js';
 import type { GroupFacts, LogFacts, WindowFacts } from '../control/facts.js';
 import type { RecoveryStatus } from '../control/status.js';
+import type { Transport } from '../fuse/transport.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { RECORD_HEADER } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
@@ -37,6 +38,9 @@ export interface GatherParts {
   recovery: RecoveryStatus;
   bornMs: number;
   resend: boolean;
+  transport: Transport;
+  transportReason: string;
+  notes: string[];
   keeper: number | null;
   reign: number;
   reignId: string;
@@ -108,6 +112,7 @@ export function gather(p: GatherParts): GroupFacts {
     bornMs: p.bornMs,
     nowMs: Date.now(),
     resend: p.resend,
+    ...{ transport: p.transport, transportReason: p.transportReason, notes: p.notes },
     reign: p.reign,
     reignId: p.reignId,
     window: facts,

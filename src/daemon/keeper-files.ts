@@ -88,3 +88,18 @@ export function takeKeeperLock(groupDir: string): void {
   if (sys.flock(fd, sys.LOCK_EX | sys.LOCK_NB) < 0)
     throw new RepError('EBUSY', `${groupDir}: another keeper runs for this group; unmount it first`);
 }
+
+const YAMA = '/proc/sys/kernel/yama/ptrace_scope';
+
+/** Says where this system keeps a new keeper from taking the descriptors of a daemon; undefined where not. */
+export function tracingNote(file = YAMA, uid = process.getuid?.() ?? 0): string | undefined {
+  let scope: number;
+  try {
+    scope = Number(fs.readFileSync(file, 'utf8'));
+  } catch {
+    return undefined;
+  }
+  // 2 leaves it to CAP_SYS_PTRACE, 3 to nobody.
+  if (scope < 2 || (scope === 2 && uid === 0)) return undefined;
+  return `kernel.yama.ptrace_scope is ${scope}: a killed keeper cannot be replaced while its daemon serves`;
+}

@@ -16,11 +16,12 @@ import { Worker } from 'node:worker_threads';
 import { ERRNO, RepError, errnoName, errnoText } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { processStart, type DaemonConfig, type KeeperConfig, type RunState } from '../control/keeper-client.js';
+import { noteLockOwner } from '../control/lock.js';
 import * as mount from '../fuse/mount.js';
 import { putResend } from '../fuse/proto.js';
 import { W, WORDS } from '../replog/window.js';
 import { Adopted, Child, type FromDaemon, type Ward, type WardEvents } from './keeper-channel.js';
-import { RunFile, log, report, takeKeeperLock, writeFailure } from './keeper-files.js';
+import { RunFile, log, report, takeKeeperLock, tracingNote, writeFailure } from './keeper-files.js';
 import { inherit, makeHoldings, type Holdings } from './keeper-holdings.js';
 import { Deaths, Watchdog, limitsFrom, type KeeperLimits } from './keeper-rules.js';
 
@@ -32,6 +33,9 @@ const DRAIN_MS = 60_000;
 /** An adopted daemon cannot be told that it is unmounted; it usually learns it from the kernel at once. */
 const ADOPTED_LEAVES_MS = 2000;
 const LONGEST_SPARE_MS = 30_000;
+
+/** What this system does not permit, in words for status. */
+const notes: string[] = [];
 
 class Keeper implements WardEvents {
   private readonly config: KeeperConfig;
@@ -71,7 +75,7 @@ class Keeper implements WardEvents {
     this.deaths = new Deaths(limits);
     this.watchdog = new Watchdog(limits.watchdogMs);
     this.spareDelay = limits.spareMs;
-    this.source = mount.SOURCE_PREFIX + config.group;
+    this.source = mount.sourceOf(config.group, config.groupDir);
     const at = sys.mmap(0, WORDS, sys.PROT_READ_WRITE, sys.MAP_SHARED, held.window, 0);
     if (at === 0) throw new RepError('ENOMEM', 'the window cannot be mapped; free some memory');
     this.words = new Int32Array(sys.memoryView(at, WORDS));
@@ -106,6 +110,9 @@ class Keeper implements WardEvents {
       groupDir: config.groupDir,
       mountpoint: config.mountpoint,
       windowRing: config.windowRing,
+      transport: held.transport,
+      transportReason: held.reason,
+      notes,
       negotiated: held.negotiated,
       spare,
       keeperPid: process.pid,
@@ -430,6 +437,8 @@ class Keeper implements WardEvents {
       since: this.held.since,
       born: Atomics.load(this.words, W.BORN),
       resend: this.held.negotiated.resend,
+      transport: this.held.transport,
+      transportReason: this.held.reason,
       negotiated: this.held.negotiated,
       config: this.config,
     };
@@ -447,7 +456,11 @@ function main(): void {
   process.on('SIGTERM', () => void keeper?.unmountAsked());
   process.on('SIGINT', () => void keeper?.unmountAsked());
   // Inherited by the daemons: writing out dirty pages must not wait for itself. Needs CAP_SYS_RESOURCE.
-  if (sys.setIoFlusher() < 0) log('PR_SET_IO_FLUSHER is not permitted; without it memory pressure can stall writes');
+  if (sys.setIoFlusher() < 0)
+    notes.push('PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE; without it a lack of memory can stall writes');
+  const tracing = tracingNote();
+  if (tracing !== undefined) notes.push(tracing);
+  for (const note of notes) log(note);
   try {
     takeKeeperLock(config.groupDir);
     const { adopt, ...rest } = config;
@@ -459,6 +472,8 @@ function main(): void {
       log(`adopts daemon ${adopt.pid} of ${config.mountpoint}`);
       keeper = new Keeper(rest, held, limits);
       keeper.adopt(pidfd, adopt.pid);
+      // The lock names who answers for the group; the one it named until now is dead.
+      noteLockOwner(held.lock, process.pid);
     }
   } catch (error) {
     const known = error instanceof RepError ? error : undefined;

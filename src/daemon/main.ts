@@ -40,6 +40,9 @@ process.on('unhandledRejection', (error) => broken('main', error));
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
   process.on(signal, () => log(`${signal} ignored: unmount ${config.mountpoint} to end this daemon`));
 
+// Without CAP_SYS_PTRACE a new keeper could not take the descriptors over. Fails where there is no Yama.
+if (process.getuid?.() !== 0) sys.allowTracers();
+
 const window = Window.map(DAEMON_FD.WINDOW, config.windowRing);
 const shared = new Shared();
 const bellFd = sys.eventfd();

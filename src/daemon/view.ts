@@ -117,6 +117,7 @@ export class View {
     const { opened, around, config } = this;
     const facts = gather({
       ...{ config: opened.config, mountpoint: config.mountpoint, resend: config.negotiated.resend },
+      ...{ transport: config.transport, transportReason: config.transportReason, notes: config.notes },
       ...{ window: around.window, shared: around.shared, log: opened.log, checkpointer: this.checkpointer },
       ...{ links: this.links, timeline: this.timeline, recovery: opened.recovery, bornMs: this.bornMs },
       ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },

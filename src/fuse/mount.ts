@@ -2,16 +2,21 @@
  * Mounting without libfuse, and what /proc/self/mountinfo knows about our mounts. Nothing here opens, stats
  * or lists a mount of ours: whoever serves it, or has to repair it, would wait for itself.
  *
- * A mount carries its group in its source, `reptool:<group>`, and the type `fuse.reptool`; the connection is
- * known to the kernel by the minor number of the mount's device.
+ * A mount carries its group in its source and the type `fuse.reptool`; the connection is known to the kernel
+ * by the minor number of the mount's device. The source is `reptool:<group>`, and `reptool:<group>:<folder>`
+ * where the group's folder is not root's usual one: so whoever finds a dead mount finds its state.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { RepError, errnoName, errnoText } from '../base/errors.js';
+import { ERRNO, RepError, errnoName, errnoText } from '../base/errors.js';
 import * as sys from '../base/sys.js';
+import { unmountAsUser } from './fusermount.js';
 
-export const FS_TYPE = 'fuse.reptool';
+export const SUBTYPE = 'reptool';
+export const FS_TYPE = `fuse.${SUBTYPE}`;
 export const SOURCE_PREFIX = 'reptool:';
+/** Root's usual state folder. */
+const USUAL_STATE = '/var/lib/reptool';
 const DEV_FUSE = '/dev/fuse';
 const MOUNTINFO = '/proc/self/mountinfo';
 const CONNECTIONS = '/sys/fs/fuse/connections';
@@ -32,6 +37,8 @@ export interface RepMount {
   mountpoint: string;
   source: string;
   group: string;
+  /** The group's folder. */
+  groupDir: string;
   /** Minor number of the mount's device, which names the connection. */
   minor: number;
 }
@@ -77,12 +84,20 @@ function plain(escaped: string): string {
 export function repMounts(lines: MountLine[]): RepMount[] {
   return lines
     .filter((line) => line.fsType.startsWith('fuse') && line.source.startsWith(SOURCE_PREFIX))
-    .map(({ mountpoint, source, minor }) => ({
-      mountpoint,
-      source,
-      group: source.slice(SOURCE_PREFIX.length),
-      minor,
-    }));
+    .map(({ mountpoint, source, minor }) => ({ mountpoint, source, ...groupOf(source), minor }));
+}
+
+/** The source of a group's mount. A group's name holds no colon. */
+export function sourceOf(group: string, groupDir: string): string {
+  const usual = groupDir === path.join(USUAL_STATE, group);
+  return usual ? SOURCE_PREFIX + group : `${SOURCE_PREFIX}${group}:${groupDir}`;
+}
+
+function groupOf(source: string): { group: string; groupDir: string } {
+  const rest = source.slice(SOURCE_PREFIX.length);
+  const colon = rest.indexOf(':');
+  const group = colon < 0 ? rest : rest.slice(0, colon);
+  return { group, groupDir: colon < 0 ? path.join(USUAL_STATE, group) : rest.slice(colon + 1) };
 }
 
 /** The mounts of this program that this process sees. */
@@ -187,7 +202,7 @@ function refuseMounted(dir: string): void {
   const found = lines.filter((line) => line.mountpoint === dir).at(-1);
   if (found === undefined) return;
   const what = found.source.startsWith(SOURCE_PREFIX)
-    ? `group ${found.source.slice(SOURCE_PREFIX.length)} is mounted there`
+    ? `group ${groupOf(found.source).group} is mounted there`
     : `a ${found.fsType} file system is mounted there`;
   throw new RepError('EBUSY', `${dir}: ${what} already; unmount it first (umount ${dir}) or name another folder`);
 }
@@ -233,13 +248,29 @@ export function openFuse(device = DEV_FUSE): number {
         { cause: error },
       );
     if (code === 'EACCES' || code === 'EPERM')
-      throw new RepError(code, `${device}: permission denied (${code}); run as root`, { cause: error });
+      throw new RepError(
+        code,
+        `${device}: permission denied (${code}); run as root, or have it opened to users (chmod 666 ${device})`,
+        { cause: error },
+      );
     throw new RepError('EIO', `${device}: it does not open (${code}); see dmesg`, { cause: error });
   }
 }
 
-/** Mounts the connection `fd` on `mountpoint`. Returns before the kernel's INIT is answered. */
-export function mountFuse(fd: number, group: string, mountpoint: string): void {
+/** CAP_SYS_ADMIN, which mount(2) asks for. */
+const CAP_SYS_ADMIN = 21n;
+
+/** True where this process may try mount(2) itself; others go through fusermount3. */
+export function mayMountItself(): boolean {
+  const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(fs.readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  return ((BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n) !== 0n;
+}
+
+/**
+ * Mounts the connection `fd` on `mountpoint` by mount(2). Returns before the kernel's INIT is answered; EPERM
+ * is a RepError of its own, since there is another way then.
+ */
+export function mountFuse(fd: number, source: string, mountpoint: string): void {
   const options = [
     `fd=${fd}`,
     'rootmode=40000',
@@ -248,7 +279,7 @@ export function mountFuse(fd: number, group: string, mountpoint: string): void {
     'allow_other',
     'default_permissions',
   ].join(',');
-  const rc = sys.mount(SOURCE_PREFIX + group, mountpoint, FS_TYPE, sys.MS_NOSUID | sys.MS_NODEV, options);
+  const rc = sys.mount(source, mountpoint, FS_TYPE, sys.MS_NOSUID | sys.MS_NODEV, options);
   if (rc >= 0) return;
   const name = errnoName(rc);
   if (name === 'EPERM' || name === 'EACCES')
@@ -268,10 +299,12 @@ export function findMount(mountpoint: string, group: string): RepMount | undefin
 
 /**
  * Unmounts without touching the mount: on a thread of the pool, by name. Returns 0 or the negative errno.
- * `lazy` takes it out of sight and lets open files live on.
+ * `lazy` takes it out of sight and lets open files live on. Who may not call umount(2) asks fusermount3, which
+ * unmounts what its user has mounted.
  */
-export function unmount(mountpoint: string, lazy = false): Promise<number> {
-  return sys.umountAsync(mountpoint, sys.UMOUNT_NOFOLLOW | (lazy ? sys.MNT_DETACH : 0));
+export async function unmount(mountpoint: string, lazy = false): Promise<number> {
+  const rc = await sys.umountAsync(mountpoint, sys.UMOUNT_NOFOLLOW | (lazy ? sys.MNT_DETACH : 0));
+  return rc === -ERRNO.EPERM ? unmountAsUser(mountpoint, lazy) : rc;
 }
 
 /**

@@ -53,6 +53,7 @@ export class Bench {
       groupDir: this.groupDir,
       windowRing: 1 << 20,
       maxWrite: 1 << 20,
+      transport: 'kernel',
       daemonScript: script('fuse-daemon'),
       daemonArgs: [join(this.dir, 'backing')],
       daemonEnv: options.daemonEnv ?? {},

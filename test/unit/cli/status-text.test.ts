@@ -36,6 +36,9 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
     pids: { keeper: 10, daemon: 11 },
     generation: 1,
     'uptime-seconds': 240,
+    transport: 'kernel',
+    'transport-reason': 'mounted by mount(2)',
+    notes: [],
     'resend-support': true,
     reign: 1,
     'reign-id': '00'.repeat(16),
@@ -70,6 +73,7 @@ describe('cli/status-text', () => {
       statusText(status()),
       `default role:Primary suspended:no durability:flush
   mounted on /mnt/rep, up 4 min, keeper 10, daemon 11
+  transport:kernel, mounted by mount(2)
   disk0 disk:UpToDate size:1GiB local:/state/images/disk0
   site1 connection:Connected replication:Established policy:async blockdev:/state/site1
     disk0 peer-disk:UpToDate

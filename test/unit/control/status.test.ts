@@ -28,6 +28,7 @@ function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     bornMs: NOW - 60_000,
     nowMs: NOW,
     resend: true,
+    ...{ transport: 'kernel', transportReason: 'mounted by mount(2)', notes: [] },
     reign: 3,
     reignId: 'ab'.repeat(16),
     window: {

@@ -3,13 +3,21 @@ import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, symli
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RepError } from '../../../src/base/errors.js';
-import { abortConnection, openFuse, parseMountinfo, prepareMountPoint, repMounts } from '../../../src/fuse/mount.js';
+import { usersMayAllowOthers } from '../../../src/fuse/fusermount.js';
+import {
+  abortConnection,
+  openFuse,
+  parseMountinfo,
+  prepareMountPoint,
+  repMounts,
+  sourceOf,
+} from '../../../src/fuse/mount.js';
 import { isRoot } from '../../support/skip.js';
 
 const INFO = `22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard
 41 27 0:52 / /mnt/a\\040b\\134\\303\\244 rw,nosuid,nodev shared:7 - fuse.reptool reptool:default rw,user_id=0
-42 27 0:53 / /srv/disks rw,nosuid,nodev - fuse reptool:my\\040group rw,user_id=0
+42 27 0:53 / /srv/disks rw,nosuid,nodev - fuse reptool:my:/home/a\\040b,c\\134/my rw,user_id=0
 43 27 0:54 / /mnt/other rw - fuse.sshfs host:/dir rw
 a broken line
 44 27 0:55 / /mnt/none rw - tmpfs  rw`;
@@ -47,9 +55,33 @@ describe('fuse/mount', () => {
 
   it('repMounts finds ours, of either transport', () => {
     assert.deepEqual(repMounts(parseMountinfo(INFO)), [
-      { mountpoint: '/mnt/a b\\ä', source: 'reptool:default', group: 'default', minor: 52 },
-      { mountpoint: '/srv/disks', source: 'reptool:my group', group: 'my group', minor: 53 },
+      {
+        ...{ mountpoint: '/mnt/a b\\ä', source: 'reptool:default', minor: 52 },
+        ...{ group: 'default', groupDir: '/var/lib/reptool/default' },
+      },
+      {
+        ...{ mountpoint: '/srv/disks', source: 'reptool:my:/home/a b,c\\/my', minor: 53 },
+        ...{ group: 'my', groupDir: '/home/a b,c\\/my' },
+      },
     ]);
+  });
+
+  it('sourceOf names the folder of the group unless it is the usual one of root', () => {
+    assert.equal(sourceOf('default', '/var/lib/reptool/default'), 'reptool:default');
+    assert.equal(sourceOf('my', '/home/a b,c\\/my'), 'reptool:my:/home/a b,c\\/my');
+  });
+
+  it('usersMayAllowOthers reads fuse.conf as fusermount3 does', () => {
+    const conf = join(dir, 'fuse.conf');
+    assert.equal(usersMayAllowOthers(conf), false);
+    for (const [text, may] of [
+      ['#user_allow_other\n', false],
+      ['mount_max = 10\nuser_allow_other\n', true],
+      ['user_allow_other = no\n', false],
+    ] as const) {
+      writeFileSync(conf, text);
+      assert.equal(usersMayAllowOthers(conf), may, text);
+    }
   });
 
   it('prepareMountPoint makes the last component and returns the real path', () => {
