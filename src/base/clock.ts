@@ -2,13 +2,16 @@
 export interface Clock {
   /** Wall clock in microseconds since 1970; may step backwards. */
   wallUs(): number;
-  /** Monotonic milliseconds with a fraction; never steps back. */
+  /** Monotonic milliseconds with a fraction; never steps back, and is the same in all threads. */
   monoMs(): number;
 }
 
+/** Where a thread's `performance.now` begins is its own affair. */
+const ORIGIN_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
 export const realClock: Clock = {
   wallUs: () => Math.floor((performance.timeOrigin + performance.now()) * 1000),
-  monoMs: () => performance.now(),
+  monoMs: () => performance.now() + ORIGIN_MS,
 };
 
 /**

@@ -2,7 +2,7 @@
  * The status of a group for people: the words of `drbdadm status`, and one line for a monitoring system.
  */
 import { formatSize } from '../base/units.js';
-import type { SiteState, SiteStatus, StatusJson } from '../control/status.js';
+import type { DeviceStatus, SiteState, SiteStatus, StatusJson } from '../control/status.js';
 import { formatSeconds, plural, sentenceList } from './output.js';
 
 /** How DRBD calls the states of a site: its connection, and what goes over it. */
@@ -23,8 +23,7 @@ export function statusText(s: StatusJson): string {
     `  transport:${s.transport}, ${s['transport-reason']}`,
   ];
   if (s['suspended-reason'] !== null) lines.push(`  suspended: ${s['suspended-reason']}`);
-  for (const device of s.devices)
-    lines.push(`  ${device.name} disk:${device['disk-state']} size:${short(device.size)} local:${device.local}`);
+  for (const device of s.devices) lines.push(deviceLine(device));
   for (const site of s.connections) lines.push(...siteLines(site, s));
   lines.push(...logLines(s));
   if (s.failures.length > 0) lines.push(`  failures:`);
@@ -34,8 +33,15 @@ export function statusText(s: StatusJson): string {
 
 function processes(s: StatusJson): string {
   const keeper = s.pids.keeper === null ? 'no keeper' : `keeper ${s.pids.keeper}`;
-  const restarts = s.generation > 1 ? ` (restarted ${plural(s.generation - 1, 'time')})` : '';
+  const kills = s['kills-survived'];
+  const restarts = kills > 0 ? ` (restarted ${plural(kills, 'time')})` : '';
   return `${keeper}, daemon ${s.pids.daemon}${restarts}`;
+}
+
+/** Sums are KiB, as in `drbdsetup status --statistics`. */
+function deviceLine(d: DeviceStatus): string {
+  const counts = `read:${d.read} written:${d.written}`;
+  return `  ${d.name} disk:${d['disk-state']} size:${short(d.size)} ${counts} local:${d.local}`;
 }
 
 function siteLines(site: SiteStatus, s: StatusJson): string[] {
@@ -68,10 +74,24 @@ function logLines(s: StatusJson): string[] {
     covers === null ? undefined : `covers ${formatSeconds(covers * 60)} at ${short(log['bytes-per-second'])}/s`,
     held === null ? undefined : `head held by ${held}`,
   ];
-  const lines = [parts.filter((part) => part !== undefined).join(', ')];
+  const lines = [parts.filter((part) => part !== undefined).join(', '), `  ${windowWords(s)}, ${rateWords(s)}`];
   if (s.window.parked > 0)
     lines.push(`  ${plural(s.window.parked, 'write waits', 'writes wait')} for room in the window`);
   return lines;
+}
+
+function windowWords({ window: w }: StatusJson): string {
+  return `window fill:${Math.round(w['fill-percent'])}% (${short(w.used)} of ${short(w.size)}, ${plural(w['slots-used'], 'record')})`;
+}
+
+function rateWords({ statistics: io }: StatusJson): string {
+  if (io.state === 'off') return 'statistics off';
+  const [reads, writes] = [io['read-iops'], io['write-iops']];
+  if (reads === null || writes === null) return 'io: not measured yet';
+  const rate = (iops: number, bytes: number | null): string =>
+    `${Math.round(iops)}/s${iops > 0 ? ` (${short(bytes ?? 0)}/s)` : ''}`;
+  const read = rate(reads, io['read-bytes-per-second']);
+  return `io: reads ${read}, writes ${rate(writes, io['write-bytes-per-second'])}`;
 }
 
 /** What a monitoring plug-in says: exit status and line. */

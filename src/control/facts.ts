@@ -4,10 +4,11 @@
  */
 import type { Transport } from '../fuse/transport.js';
 import type { LogPlace } from '../replog/format.js';
+import type { KIND_NAMES, RequestCount } from '../replog/meters.js';
 import type { LinkState } from '../slink/contract.js';
 import { errnoText } from '../base/errors.js';
 import type { GroupConfig, SiteConfig } from './config.js';
-import type { RecoveryStatus, SiteStatus, StatusJson } from './status.js';
+import type { CountWord, DeviceStatus, RecoveryStatus, SiteStatus, StatisticsStatus, StatusJson } from './status.js';
 
 export interface SiteFacts {
   config: SiteConfig;
@@ -47,6 +48,26 @@ export interface LogFacts {
   bytesPerSecond: number;
 }
 
+/** Requests of one device. */
+export type DeviceCounts = Record<(typeof KIND_NAMES)[number], RequestCount>;
+
+/** Of all devices together; as rates, per second over the last few. */
+export interface IoRates {
+  reads: number;
+  writes: number;
+  readBytes: number;
+  writtenBytes: number;
+}
+
+export interface StatisticsFacts {
+  on: boolean;
+  sinceMs: number;
+  /** By device number. */
+  devices: ReadonlyMap<number, DeviceCounts>;
+  /** Undefined while they are off, or just begin. */
+  rates: IoRates | undefined;
+}
+
 export interface GroupFacts {
   config: GroupConfig;
   version: string;
@@ -68,6 +89,7 @@ export interface GroupFacts {
   localError: number;
   localFile: string;
   recovery: RecoveryStatus;
+  statistics: StatisticsFacts;
   sites: SiteFacts[];
   failures: { at: string; what: string }[];
 }
@@ -88,6 +110,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
     version: f.version,
     pids: { keeper: f.keeper, daemon: f.daemon },
     generation: f.generation,
+    'kills-survived': Math.max(0, f.generation - 1),
     'uptime-seconds': Math.max(0, Math.floor((f.nowMs - f.bornMs) / 1000)),
     transport: f.transport,
     'transport-reason': f.transportReason,
@@ -117,8 +140,10 @@ export function buildStatus(f: GroupFacts): StatusJson {
       'durable-seq': window.durable,
       'applied-seq': window.applied,
       'head-seq': window.head,
+      'fill-percent': round(100 * Math.max(window.used / window.ring, (window.tail - window.head) / window.slots), 1),
       parked: window.parked,
     },
+    statistics: statisticsStatus(f.statistics),
     recovery: f.recovery,
     devices: config.devices.map((d) => ({
       volume: d.nr,
@@ -126,9 +151,32 @@ export function buildStatus(f: GroupFacts): StatusJson {
       size: d.size,
       local: d.local,
       'disk-state': f.localError === 0 ? 'UpToDate' : 'Failed',
+      ...deviceCounts(f.statistics.devices.get(d.nr)),
     })),
     connections: f.sites.map((site) => siteStatus(f, site)),
     failures: f.failures,
+  };
+}
+
+function statisticsStatus({ on, sinceMs, rates }: StatisticsFacts): StatisticsStatus {
+  return {
+    state: on ? 'on' : 'off',
+    since: new Date(sinceMs).toISOString(),
+    'read-iops': rates === undefined ? null : round(rates.reads, 1),
+    'write-iops': rates === undefined ? null : round(rates.writes, 1),
+    'read-bytes-per-second': rates === undefined ? null : Math.round(rates.readBytes),
+    'write-bytes-per-second': rates === undefined ? null : Math.round(rates.writtenBytes),
+  };
+}
+
+function deviceCounts(counts: DeviceCounts | undefined): Pick<DeviceStatus, keyof DeviceStatus & CountWord> {
+  return {
+    read: Math.floor((counts?.read.bytes ?? 0) / 1024),
+    written: Math.floor((counts?.write.bytes ?? 0) / 1024),
+    reads: counts?.read.requests ?? 0,
+    writes: counts?.write.requests ?? 0,
+    flushes: counts?.flush.requests ?? 0,
+    discards: counts?.discard.requests ?? 0,
   };
 }
 

@@ -6,6 +6,7 @@
  *   site NR resume               go on sending
  *   tag NAME                     a named point in the history; answers its seq
  *   resume                       try again what an error of the log or the local images suspended
+ *   statistics on|off|reset      counts and histograms: goes on, stops, begins anew (also: replog statistics …)
  *   wait [NR] [TIMEOUT]          answers when site NR confirmed all that was written before; without NR, when
  *                                all sites did and it is on the local images as well
  *
@@ -24,6 +25,7 @@ export interface MessageHost {
   /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
   tag(name: string, resent: boolean): Promise<string>;
   resume(): Promise<string>;
+  statistics(what: 'on' | 'off' | 'reset'): Promise<string>;
   /** Slink 0 among `links` means the local images. */
   wait(links: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
 }
@@ -31,7 +33,8 @@ export interface MessageHost {
 export const MAX_MESSAGE = 4096;
 const MAX_TAG = 128;
 const DEFAULT_WAIT_MS = 60_000;
-const VERBS = ['resume', 'site', 'tag', 'wait'] as const;
+const VERBS = ['replog', 'resume', 'site', 'statistics', 'tag', 'wait'] as const;
+const STATISTICS_VERBS = ['on', 'off', 'reset'] as const;
 const SITE_VERBS = ['pause', 'resume'] as const;
 
 /** The words of one message. Throws EINVAL where the text is not one. */
@@ -45,7 +48,7 @@ export function splitMessage(text: string): string[] {
   return line.trim().split(/\s+/);
 }
 
-const USAGE = 'site NR pause|resume, tag NAME, resume, wait [NR] [TIMEOUT]';
+const USAGE = 'site NR pause|resume, tag NAME, resume, wait [NR] [TIMEOUT], statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
 export async function runMessage(
@@ -75,6 +78,11 @@ export async function runMessage(
     case 'resume':
       if (rest.length > 1 || (rest.length === 1 && rest[0] !== 'all')) throw invalid(words.join(' '), 'write: resume');
       return host.resume();
+    case 'statistics':
+      return statistics(words, rest, host);
+    case 'replog':
+      if (prefix(rest[0] ?? '', ['statistics']) === undefined) throw invalid(words.join(' '), STATISTICS_USAGE);
+      return statistics(words, rest.slice(1), host);
     case 'wait': {
       const { links, timeoutMs } = waitArguments(rest, host);
       return host.wait(links, timeoutMs, options.stop);
@@ -84,6 +92,14 @@ export async function runMessage(
         throw new RepError('ENODEV', `${first}: no such device; "reptool device list" shows those there are`);
       throw invalid(words.join(' '), `known are ${USAGE}`);
   }
+}
+
+const STATISTICS_USAGE = 'write: statistics on|off|reset';
+
+function statistics(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
+  const what = prefix(rest[0] ?? '', STATISTICS_VERBS);
+  if (what === undefined || rest.length !== 1) throw invalid(words.join(' '), STATISTICS_USAGE);
+  return host.statistics(what);
 }
 
 function waitArguments(rest: readonly string[], host: MessageHost): { links: readonly number[]; timeoutMs: number } {
@@ -121,11 +137,19 @@ function prefix<T extends string>(word: string, words: readonly T[]): T | undefi
   return found.length === 1 ? found[0] : undefined;
 }
 
+/** Messages so far: carried out, failed, not understood. */
+export interface MessageCounts {
+  ok: number;
+  failed: number;
+  invalid: number;
+}
+
 /** The replies that `.ctl/messages` shows, newest last, bounded; and the messages that are being carried out. */
 export class MessageBoard {
   private readonly host: () => MessageHost;
   private readonly nowMs: () => number;
   private readonly limit: number;
+  readonly counts: MessageCounts = { ok: 0, failed: 0, invalid: 0 };
   private readonly kept: MessageReply[] = [];
   private next = 1;
   changedMs: number;
@@ -160,6 +184,7 @@ export class MessageBoard {
 
   private keep(errno: number, message: string, text: string): MessageReply {
     const reply: MessageReply = { nr: this.next++, at: new Date(this.nowMs()).toISOString(), errno, message, text };
+    this.counts[errno === 0 ? 'ok' : errno === ERRNO.EINVAL ? 'invalid' : 'failed']++;
     this.kept.push(reply);
     if (this.kept.length > this.limit) this.kept.shift();
     this.changedMs = this.nowMs();

@@ -16,7 +16,7 @@ export const DEVICE_NODE_BASE = 1024;
 export const CTL_DIR = '.ctl';
 
 /** Files of .ctl; the place in this list is part of the node id, so the list only grows at its end. */
-export const CTL_FILES = ['status', 'status.json', 'table', 'events', 'messages'] as const;
+export const CTL_FILES = ['status', 'status.json', 'table', 'events', 'messages', 'metrics'] as const;
 export type CtlFile = (typeof CTL_FILES)[number];
 
 export function deviceNode(nr: number): number {

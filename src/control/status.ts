@@ -20,6 +20,8 @@ export interface StatusJson {
   pids: { keeper: number | null; daemon: number };
   /** How many daemons were started on this mount, this one included. */
   generation: number;
+  /** Deaths of the daemon that the mount has survived. */
+  'kills-survived': number;
   'uptime-seconds': number;
   transport: Transport;
   /** Why this transport, and how the tree was mounted. */
@@ -32,6 +34,7 @@ export interface StatusJson {
   'reign-id': string;
   log: LogStatus;
   window: WindowStatus;
+  statistics: StatisticsStatus;
   recovery: RecoveryStatus;
   devices: DeviceStatus[];
   /** One per site (slink 1 and up). */
@@ -69,8 +72,22 @@ export interface WindowStatus {
   'durable-seq': number;
   'applied-seq': number;
   'head-seq': number;
+  /** Of its bytes or its slots, whichever is fuller. */
+  'fill-percent': number;
   /** Requests parked for want of room. */
   parked: number;
+}
+
+export interface StatisticsStatus {
+  /** The message `statistics off` stops all counting. */
+  state: 'on' | 'off';
+  /** Since when is counted: start of the daemon, or the last `statistics reset`. */
+  since: string;
+  /** Over the last seconds, all devices together; null while it is off or has just begun. */
+  'read-iops': number | null;
+  'write-iops': number | null;
+  'read-bytes-per-second': number | null;
+  'write-bytes-per-second': number | null;
 }
 
 export interface RecoveryStatus {
@@ -88,7 +105,18 @@ export interface DeviceStatus {
   size: number;
   local: string;
   'disk-state': 'UpToDate' | 'Failed';
+  /** KiB read and written by applications, as DRBD counts them. */
+  read: number;
+  written: number;
+  /** Requests. */
+  reads: number;
+  writes: number;
+  flushes: number;
+  discards: number;
 }
+
+/** What statistics count of a device. */
+export type CountWord = 'read' | 'written' | 'reads' | 'writes' | 'flushes' | 'discards';
 
 /** States of a link; see slink/contract. */
 export type SiteState = LinkState;

@@ -3,7 +3,7 @@
  * thread; reads and writes of devices never come here (the data thread serves them).
  *
  *   /            0755   devices (0600) and .ctl
- *   /.ctl        0500   status, status.json, table, events (0400), messages (0600)
+ *   /.ctl        0500   status, status.json, table, metrics, events (0400), messages (0600)
  *
  * Nothing can be made, removed or renamed through the tree: EPERM, with ENOENT where the name is absent.
  * An opcode must not be answered with ENOSYS where the kernel would then stop asking the devices as well
@@ -77,10 +77,13 @@ export interface TreeDevice {
   size: number;
 }
 
+/** Files whose text is made for each open. */
+export type MadeFile = Exclude<CtlFile, 'events' | 'messages'>;
+
 export interface TreeHost {
   devices(): readonly TreeDevice[];
-  /** Text of status, status.json and table as of now. */
-  text(file: 'status' | 'status.json' | 'table'): string;
+  /** Text of status, status.json, table and metrics as of now. */
+  text(file: MadeFile): string;
   /** When the group was last written to, milliseconds since 1970. */
   writtenMs(): number;
   /** Writes one reply to the kernel. What it returns does not matter: a request may be gone by then. */
@@ -103,7 +106,7 @@ interface Running {
 
 interface Handle {
   file: CtlFile;
-  /** status, status.json, table: the text as of open, so that several reads fit together. */
+  /** Of a MadeFile: the text as of open, so that several reads fit together. */
   text?: Buffer;
   /** messages: replies to what was written through this handle; its reads show only these. */
   replies: MessageReply[];

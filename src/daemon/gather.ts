@@ -1,7 +1,7 @@
 /** Collects what status shows from the places where each fact lives. Cheap enough for every `cat`. */
 import { createRequire } from 'node:module';
 import type { GroupConfig } from '../control/config.js';
-import type { GroupFacts, LogFacts, WindowFacts } from '../control/facts.js';
+import type { GroupFacts, LogFacts, StatisticsFacts, WindowFacts } from '../control/facts.js';
 import type { RecoveryStatus } from '../control/status.js';
 import type { Transport } from '../fuse/transport.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
@@ -48,6 +48,7 @@ export interface GatherParts {
   full: boolean;
   bytesPerSecond: number;
   localFile: string;
+  statistics: StatisticsFacts;
   failures: GroupFacts['failures'];
 }
 
@@ -120,6 +121,7 @@ export function gather(p: GatherParts): GroupFacts {
     localError: shared.load(SH.LOCAL_ERROR),
     localFile: p.localFile,
     recovery: p.recovery,
+    statistics: p.statistics,
     sites: p.links.map((link) => siteFacts(link, window, p.timeline, facts.tail)),
     failures: p.failures,
   };

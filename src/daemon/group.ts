@@ -66,15 +66,21 @@ export class Group implements Serving {
       devices: opened.config.devices.map((d) => d.name),
       append: (type, payload) => this.append(type, 0, payload),
       localFile: () => this.view.localFile,
+      statistics: (what) => {
+        this.view.forget();
+        return this.view.statistics.set(what, Date.now());
+      },
       linkChanged: (link) => this.view.linkEvent(link),
     });
+    const messages = new MessageBoard(() => this.host);
+    this.view.messages = () => messages.counts;
     this.tree = new ControlTree({
       devices: () => opened.config.devices,
       text: (file) => this.view.text(file),
       writtenMs: () => this.view.writtenMs(),
       reply: (bytes) => this.reply(bytes),
       events: this.view.events,
-      messages: new MessageBoard(() => this.host),
+      messages,
     });
   }
 

@@ -18,6 +18,7 @@ export interface HostParts {
   append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
   logPath: string;
   localFile: () => string;
+  statistics: (what: 'on' | 'off' | 'reset') => string;
   /** Tells of a change of a link's state (events). */
   linkChanged(link: Link): void;
 }
@@ -64,6 +65,10 @@ export class GroupHost implements MessageHost {
       this.p.linkChanged(link);
     }
     return `site ${site} ${paused ? 'paused; the log keeps what it misses' : 'resumed'}`;
+  }
+
+  async statistics(what: 'on' | 'off' | 'reset'): Promise<string> {
+    return this.p.statistics(what);
   }
 
   async tag(name: string, resent: boolean): Promise<string> {

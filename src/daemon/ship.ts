@@ -3,6 +3,7 @@ import { workerData } from 'node:worker_threads';
 import { realClock } from '../base/clock.js';
 import { realIo } from '../base/io.js';
 import { LogFile } from '../replog/logfile.js';
+import { LinkMeter } from '../replog/meters.js';
 import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
 import { productTypes } from '../control/types.js';
@@ -24,6 +25,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       clock: realClock,
       log,
       site,
+      meter: new LinkMeter(shared.meters, window, data.link),
       events: {
         cursor: (place) => post({ t: 'cursor', place: { ...place } }),
         state: (state, reason) => post({ t: 'state', state, reason }),

@@ -3,8 +3,11 @@ import { realClock } from '../base/clock.js';
 import { buildStatus, holderName, type GroupFacts } from '../control/facts.js';
 import { EventLog, type EventThing } from '../control/events.js';
 import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
+import { metricsText } from '../control/metrics.js';
 import { statusLines } from '../control/status-lines.js';
 import { tableLines } from '../control/table.js';
+import type { MessageCounts } from '../control/messages.js';
+import type { MadeFile } from '../control/tree.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { SH } from '../replog/shared.js';
 import { durablePos, gather, tailOf } from './gather.js';
@@ -12,6 +15,7 @@ import type { Link } from './links.js';
 import type { OpenGroup } from './open.js';
 import type { Around } from './parts.js';
 import { Rate } from './rate.js';
+import { Statistics } from './statistics.js';
 import { Timeline } from './timeline.js';
 import { log } from './workers.js';
 
@@ -21,6 +25,9 @@ const STATUS_MS = 50;
 
 export class View {
   readonly events: EventLog;
+  readonly statistics: Statistics;
+  /** Messages so far; set by whoever takes them. */
+  messages: () => MessageCounts = () => ({ ok: 0, failed: 0, invalid: 0 });
   /** The image that failed last. */
   localFile = '';
   private readonly config: DaemonConfig;
@@ -50,10 +57,11 @@ export class View {
     this.links = links;
     this.checkpointer = checkpointer;
     this.rate = new Rate(durablePos(around.window), Date.now());
+    this.statistics = new Statistics(around.window, around.shared, Date.now());
     this.events = new EventLog(() => this.things());
   }
 
-  text(file: 'status' | 'status.json' | 'table'): string {
+  text(file: MadeFile): string {
     switch (file) {
       case 'status':
         return statusLines(this.facts());
@@ -61,6 +69,8 @@ export class View {
         return `${JSON.stringify(buildStatus(this.facts()), null, 2)}\n`;
       case 'table':
         return tableLines(this.opened.config);
+      case 'metrics':
+        return this.metrics();
     }
   }
 
@@ -75,6 +85,7 @@ export class View {
     const { window } = this.around;
     this.rate.note(durablePos(window), Date.now());
     this.timeline.note(tailOf(window), realClock.wallUs());
+    this.statistics.tick(Date.now(), this.opened.config.devices);
   }
 
   get full(): boolean {
@@ -122,9 +133,22 @@ export class View {
       ...{ links: this.links, timeline: this.timeline, recovery: opened.recovery, bornMs: this.bornMs },
       ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },
       ...{ bytesPerSecond: this.rate.bytesPerSecond, localFile: this.localFile, failures: [...this.failures] },
+      statistics: this.statistics.facts(opened.config.devices),
     });
     this.cached = { at: now, facts };
     return facts;
+  }
+
+  private metrics(): string {
+    const group = this.facts();
+    const pids = { keeper: group.keeper, daemon: process.pid };
+    const links = this.links.map((link) => ({ nr: link.config.nr }));
+    return metricsText({ group, ...this.statistics.metrics(links, pids), messages: this.messages() });
+  }
+
+  /** A status that was made before a change is not shown after it. */
+  forget(): void {
+    this.cached = undefined;
   }
 
   /** A keeper that adopted us has no channel to say so, but it writes run.json. */

@@ -17,6 +17,7 @@ import type { Mem } from '../base/mem.js';
 import { SECTOR } from '../base/units.js';
 import { Appender } from '../replog/appender.js';
 import { R_TIME, REC, type RecordType } from '../replog/format.js';
+import { KIND, RequestMeter, type Kind } from '../replog/meters.js';
 import { SH, type Bell, type Shared } from '../replog/shared.js';
 import type { LogSpace } from '../replog/space.js';
 import { S_ANSWER, S_RECORD, S_UNIQUE, W, type Window } from '../replog/window.js';
@@ -103,6 +104,7 @@ export class DeviceGroup {
   private toldFull = false;
   private writes = 0;
   private readonly resent: ResentRequests;
+  private readonly meter: RequestMeter;
 
   constructor(options: GroupOptions) {
     this.o = options;
@@ -114,6 +116,8 @@ export class DeviceGroup {
     this.bodyMax = options.maxWrite + 4096;
     this.parking = options.parking;
     this.resent = new ResentRequests(options.window);
+    this.meter = new RequestMeter(options.shared.meters, options.window, options.clock);
+    options.reader.meter = this.meter;
     this.headMem = this.window.mem;
     this.bodyMem = this.window.mem;
     this.head = this.window.seqOf(W.HEAD, this.appender.seq);
@@ -153,6 +157,7 @@ export class DeviceGroup {
   prepare(): boolean {
     const { window, appender } = this;
     window.words[W.BEAT_DATA]!++;
+    this.meter.lap();
     this.moveHead();
     if (this.controls.length > 0) this.flushControls();
     if (this.parking.count > 0) this.unpark();
@@ -238,10 +243,10 @@ export class DeviceGroup {
 
   write(node: number, offset: number, size: number, flags: number, lo: number, hi: number): void {
     const device = this.device(node);
-    if (device === undefined) return this.reply.status(lo, hi, -ERRNO.ENODEV);
-    if (isResent(hi) && this.reattach(flags, lo, hi)) return;
-    if (this.shared.words[SH.LOG_ERROR] !== 0) return this.reply.status(lo, hi, -ERRNO.EIO);
-    if (offset >= device.size && size > 0) return this.reply.status(lo, hi, -ERRNO.ENOSPC);
+    if (device === undefined) return this.refuse(KIND.WRITE, -ERRNO.ENODEV, lo, hi);
+    if (isResent(hi) && this.reattach(KIND.WRITE, flags, lo, hi)) return;
+    if (this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.WRITE, -ERRNO.EIO, lo, hi);
+    if (offset >= device.size && size > 0) return this.refuse(KIND.WRITE, -ERRNO.ENOSPC, lo, hi);
     if (size === 0) return this.reply.wrote(lo, hi, 0);
     if (this.place !== 'window') return this.park('write', node, offset, size, flags, size, lo, hi);
     const taken = Math.min(size, device.size - offset);
@@ -251,7 +256,7 @@ export class DeviceGroup {
       return;
     }
     const rc = this.widen(device, offset, taken);
-    if (rc < 0) return this.reply.status(lo, hi, rc);
+    if (rc < 0) return this.refuse(KIND.WRITE, rc, lo, hi);
     const start = offset - (offset % SECTOR);
     const end = Math.ceil((offset + taken) / SECTOR) * SECTOR;
     this.append(device, start, end - start, taken, durable, lo, hi);
@@ -259,24 +264,29 @@ export class DeviceGroup {
 
   read(node: number, offset: number, size: number, lo: number, hi: number): void {
     const device = this.device(node);
-    if (device === undefined) return this.reply.status(lo, hi, -ERRNO.ENODEV);
+    if (device === undefined) return this.refuse(KIND.READ, -ERRNO.ENODEV, lo, hi);
     const applied = this.window.seqOf(W.APPLIED, this.appender.seq);
     this.o.reader.read(device, offset, size, applied, this.appender.seq, this.overlay, this.reply, lo, hi);
   }
 
-  fsync(_node: number, lo: number, hi: number): void {
+  fsync(node: number, lo: number, hi: number): void {
     const { seq } = this.appender;
-    if (this.window.seqOf(W.DURABLE, seq) === seq) return this.reply.status(lo, hi, 0);
-    if (this.shared.words[SH.LOG_ERROR] !== 0) return this.reply.status(lo, hi, -ERRNO.EIO);
-    this.awaitDurable(seq, lo, hi, 0);
+    const durable = this.window.seqOf(W.DURABLE, seq) === seq;
+    if (!durable && this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.FLUSH, -ERRNO.EIO, lo, hi);
+    this.meter.taken(KIND.FLUSH, node - this.firstDeviceNode, 0);
+    if (durable) {
+      this.meter.answered(KIND.FLUSH);
+      return this.reply.status(lo, hi, 0);
+    }
+    this.awaitDurable(KIND.FLUSH, seq, lo, hi, 0);
     this.unwoken = 0;
     this.o.committer.ring();
   }
 
   fallocate(node: number, offset: number, length: number, mode: number, lo: number, hi: number): void {
     const device = this.device(node);
-    if (device === undefined) return this.reply.status(lo, hi, -ERRNO.ENODEV);
-    if (isResent(hi) && this.reattach(0, lo, hi)) return;
+    if (device === undefined) return this.refuse(KIND.DISCARD, -ERRNO.ENODEV, lo, hi);
+    if (isResent(hi) && this.reattach(KIND.DISCARD, 0, lo, hi)) return;
     const kind = mode & ~KEEP;
     if (kind !== 0 && kind !== ZERO && mode !== (KEEP | PUNCH)) return this.reply.status(lo, hi, -ERRNO.EOPNOTSUPP);
     const past = offset + length > device.size;
@@ -284,10 +294,11 @@ export class DeviceGroup {
     if (past && (mode & KEEP) === 0) return this.reply.status(lo, hi, -ERRNO.ENOSPC);
     const end = Math.min(offset + length, device.size);
     if (kind === 0 || end <= offset) return this.reply.status(lo, hi, 0);
-    if (this.shared.words[SH.LOG_ERROR] !== 0) return this.reply.status(lo, hi, -ERRNO.EIO);
+    if (this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.DISCARD, -ERRNO.EIO, lo, hi);
     if (this.place !== 'window') return this.park('fallocate', node, offset, length, mode, 0, lo, hi);
     const rc = this.clear(device, offset, end, kind === PUNCH ? REC.DISCARD : REC.ZEROES, lo, hi);
-    if (rc < 0) this.reply.status(lo, hi, rc);
+    if (rc < 0) this.refuse(KIND.DISCARD, rc, lo, hi);
+    else this.meter.taken(KIND.DISCARD, device.nr, end - offset);
   }
 
   lseek(node: number, offset: number, whence: number, lo: number, hi: number): void {
@@ -307,6 +318,12 @@ export class DeviceGroup {
     this.o.other(copy);
   }
 
+  /** Answers with an error (negative `rc`). */
+  private refuse(kind: Kind, rc: number, lo: number, hi: number): void {
+    this.meter.refused(kind);
+    this.reply.status(lo, hi, rc);
+  }
+
   // --- records -------------------------------------------------------------------------------------------
 
   private append(
@@ -324,7 +341,9 @@ export class DeviceGroup {
     const rested = this.window.seqOf(W.DURABLE, seq) === seq;
     this.nameRequest(lo, hi);
     // Before seal: else the committer could release the record while nobody is known to wait for it.
-    if (durable) this.awaitDurable(seq + 1, lo, hi, answer);
+    if (durable) this.awaitDurable(KIND.WRITE, seq + 1, lo, hi, answer);
+    else this.meter.answered(KIND.WRITE);
+    this.meter.taken(KIND.WRITE, device.nr, answer);
     appender.seal(REC.WRITE, device.nr, offset, length, length, answer);
     this.overlay.add(device.nr, offset, length, payload, seq);
     if (this.o.dieEvery !== undefined && ++this.writes % this.o.dieEvery === 0) process.kill(process.pid, 'SIGKILL');
@@ -349,7 +368,8 @@ export class DeviceGroup {
     const durable = this.o.durableWrites;
     this.nameRequest(lo, hi);
     const { seq } = appender;
-    if (durable) this.awaitDurable(seq + 1, lo, hi, 0);
+    if (durable) this.awaitDurable(KIND.DISCARD, seq + 1, lo, hi, 0);
+    else this.meter.answered(KIND.DISCARD);
     appender.seal(type, device.nr, first, last - first, 0, 0);
     overlay.addZeroes(device.nr, first, last - first, seq);
     if (!durable) this.reply.status(lo, hi, 0);
@@ -372,7 +392,8 @@ export class DeviceGroup {
     const durable = whole && this.o.durableWrites;
     const payload = appender.payloadPos;
     const { seq } = appender;
-    if (durable) this.awaitDurable(seq + 1, lo, hi, 0);
+    if (durable) this.awaitDurable(KIND.DISCARD, seq + 1, lo, hi, 0);
+    else if (whole) this.meter.answered(KIND.DISCARD);
     appender.seal(REC.WRITE, device.nr, start, stop - start, stop - start, 0);
     overlay.add(device.nr, start, stop - start, payload, seq);
     if (whole && !durable) this.reply.status(lo, hi, 0);
@@ -415,8 +436,9 @@ export class DeviceGroup {
     this.window.dv.setUint32(slot + S_UNIQUE + 4, hi, true);
   }
 
-  private awaitDurable(below: number, lo: number, hi: number, answer: number): void {
-    while (!this.shared.pushFlush(lo, hi, below, answer)) {
+  private awaitDurable(kind: Kind, below: number, lo: number, hi: number, answer: number): void {
+    const ticket = this.meter.ticket(kind);
+    while (!this.shared.pushFlush(lo, hi, below, answer, ticket)) {
       // More waiters than places: the committer empties the queue with every sync.
       this.o.committer.ring();
       Atomics.wait(this.shared.words, SH.FLUSH_HEAD, this.shared.load(SH.FLUSH_HEAD), 1);
@@ -437,7 +459,7 @@ export class DeviceGroup {
    * ! A request that is already in the log only gets its answer attached again: to the committer where it must
    * be durable, at once where it need not.
    */
-  private reattach(flags: number, lo: number, hi: number): boolean {
+  private reattach(kind: Kind, flags: number, lo: number, hi: number): boolean {
     const seq = this.resent.find(lo, hi, this.head, this.appender.seq);
     if (seq === undefined) return false;
     const { window } = this;
@@ -445,14 +467,15 @@ export class DeviceGroup {
     const answer = window.dv.getUint32(slot + S_ANSWER, true);
     if (this.o.durableWrites || (flags & O_DSYNC) !== 0) {
       if (window.seqOf(W.DURABLE, this.appender.seq) <= seq) {
-        if (this.shared.words[SH.LOG_ERROR] !== 0) this.reply.status(lo, hi, -ERRNO.EIO);
+        if (this.shared.words[SH.LOG_ERROR] !== 0) this.refuse(kind, -ERRNO.EIO, lo, hi);
         else {
-          this.awaitDurable(seq + 1, lo, hi, answer);
+          this.awaitDurable(kind, seq + 1, lo, hi, answer);
           this.o.committer.ring();
         }
         return true;
       }
     }
+    this.meter.answered(kind);
     if (answer === 0) this.reply.status(lo, hi, 0);
     else this.reply.wrote(lo, hi, answer);
     return true;
@@ -474,7 +497,7 @@ export class DeviceGroup {
       this.dropped = true;
       return;
     }
-    this.parking.keep(this.headAt, kind, node, offset, length, flags, body, lo, hi);
+    this.parking.keep(this.headAt, kind, node, offset, length, flags, body, this.meter.mark, lo, hi);
     this.shared.store(SH.PARKED, this.parking.count);
   }
 
@@ -488,8 +511,10 @@ export class DeviceGroup {
       if (!failed) parking.mem.u8.copy(window.u8, appender.payload(), p.bodyAt, p.bodyAt + p.body);
       parking.leave();
       this.place = 'window';
+      this.meter.resume(p.mark);
       if (p.kind === 'write') this.write(p.node, p.offset, p.length, p.flags, p.lo, p.hi);
       else this.fallocate(p.node, p.offset, p.length, p.flags, p.lo, p.hi);
+      this.meter.lap();
       this.moveHead();
     }
     this.shared.store(SH.PARKED, 0);

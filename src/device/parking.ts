@@ -23,6 +23,8 @@ export interface Parked {
   /** Offset and bytes of the payload in the arena. */
   bodyAt: number;
   body: number;
+  /** When it came, for its latency (RequestMeter.mark). */
+  mark: number;
   lo: number;
   hi: number;
 }
@@ -72,10 +74,11 @@ export class Parking {
     length: number,
     flags: number,
     body: number,
+    mark: number,
     lo: number,
     hi: number,
   ): void {
-    this.list.push({ at, kind, node, offset, length, flags, bodyAt: at + PARKED_HEAD, body, lo, hi });
+    this.list.push({ at, kind, node, offset, length, flags, bodyAt: at + PARKED_HEAD, body, mark, lo, hi });
     this.tail = at + PARKED_HEAD + Math.ceil(body / 64) * 64;
   }
 

@@ -15,6 +15,7 @@ import { ERRNO } from '../base/errors.js';
 import { Mem } from '../base/mem.js';
 import * as sys from '../base/sys.js';
 import type { AioReader } from '../fuse/aio.js';
+import { KIND, type RequestMeter } from '../replog/meters.js';
 import { PENDING, type Overlay } from './overlay.js';
 import type { Reply } from './reply.js';
 
@@ -38,6 +39,8 @@ export class DeviceReader {
   private overlay: Overlay | undefined;
   private reply: Reply | undefined;
   private tail = 0;
+  /** Counts what is read; set by the owner before the first read. */
+  meter: RequestMeter | undefined;
 
   constructor(aio: AioReader, devices: OpenDevice[]) {
     this.aio = aio;
@@ -70,8 +73,10 @@ export class DeviceReader {
   ): void {
     const end = Math.min(offset + size, device.size);
     const length = end - offset;
-    const { scratch } = this;
+    const { scratch, meter } = this;
     if (length <= 0) return reply.data(lo, hi, scratch, 0, 0);
+    meter?.taken(KIND.READ, device.nr, length);
+    meter?.answered(KIND.READ);
     const pending = applied < tail ? overlay.probe(device.nr, offset, end, applied) : PENDING.NONE;
     if (pending === PENDING.ONE_PIECE) {
       reply.data(lo, hi, overlay.window.mem, overlay.pieceAt, length);
@@ -96,12 +101,16 @@ export class DeviceReader {
         this.aio.from[slot] = applied;
         this.aio.uniqueLo[slot] = lo;
         this.aio.uniqueHi[slot] = hi;
+        this.aio.begun[slot] = meter?.mark ?? 0;
+        meter?.later();
         return;
       }
     }
     const rc = this.readNow(device, offset, length, applied, tail, overlay, scratch, 0);
-    if (rc < 0) reply.status(lo, hi, rc);
-    else reply.data(lo, hi, scratch, 0, length);
+    if (rc < 0) {
+      reply.status(lo, hi, rc);
+      meter?.refused(KIND.READ);
+    } else reply.data(lo, hi, scratch, 0, length);
   }
 
   /** Reads into `to`, waiting for the disk; for the few bytes around a ragged write. 0 or a negative errno. */
@@ -147,12 +156,17 @@ export class DeviceReader {
     const hi = aio.uniqueHi[slot]!;
     const length = aio.length[slot]!;
     const result = aio.result[slot]!;
-    if (result !== length) return reply.status(lo, hi, result < 0 ? result : -ERRNO.EIO);
+    if (result !== length) {
+      reply.status(lo, hi, result < 0 ? result : -ERRNO.EIO);
+      this.meter?.failed(KIND.READ);
+      return;
+    }
     const at = aio.dataAt(slot);
     const from = aio.from[slot]!;
     const offset = aio.offset[slot]!;
     if (from < this.tail) overlay.paint(aio.device[slot]!, offset, offset + length, from, aio.mem, at);
     reply.data(lo, hi, aio.mem, at, length);
+    this.meter?.finished(KIND.READ, aio.begun[slot]!);
   };
 
   /** Bytes of the page cache, or what there is of them without waiting. */

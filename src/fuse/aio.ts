@@ -25,11 +25,12 @@ export class AioReader {
   readonly length: Float64Array;
   /** Bytes between the start of what was read and the first byte that was asked for. */
   readonly lead: Float64Array;
-  /** Free words for the owner: device, seq threshold, unique low and high. */
+  /** Free words for the owner: device, seq threshold, unique low and high, when it began. */
   readonly device: Float64Array;
   readonly from: Float64Array;
   readonly uniqueLo: Float64Array;
   readonly uniqueHi: Float64Array;
+  readonly begun: Float64Array;
   readonly result: Float64Array;
   inFlight = 0;
   private readonly stride: number;
@@ -53,6 +54,7 @@ export class AioReader {
     this.from = new Float64Array(slots);
     this.uniqueLo = new Float64Array(slots);
     this.uniqueHi = new Float64Array(slots);
+    this.begun = new Float64Array(slots);
     this.result = new Float64Array(slots);
     this.free = Int32Array.from({ length: slots }, (_, i) => i);
     this.freeCount = slots;

@@ -51,6 +51,7 @@ import {
   worstLogBytes,
 } from './format.js';
 import type { LogFile } from './logfile.js';
+import { CommitMeter } from './meters.js';
 import { SegmentCollector, type ClosedSegment } from './segments.js';
 import { FLUSH_SLOTS, SH, type Shared } from './shared.js';
 import { S_LOG_END, S_RECORD, W, type Window } from './window.js';
@@ -140,6 +141,7 @@ export class Committer implements Machine {
   private readonly head32: Int32Array;
   private readonly window32: Int32Array;
   private readonly segments: SegmentCollector;
+  private readonly meter: CommitMeter;
   private readonly give: (segment: ClosedSegment) => void;
 
   /** Adopts the window: goes on behind its DURABLE. */
@@ -166,6 +168,7 @@ export class Committer implements Machine {
     this.window32 = new Int32Array(window.mem.ab);
     // Direct I/O to a disk of 4096-byte sectors takes no payload from the middle of a page.
     this.bounce = log.align > 512 ? Mem.lazy(MAX_BATCH) : undefined;
+    this.meter = new CommitMeter(shared.meters, window, parts.clock);
     this.segments = new SegmentCollector(log.segment, this.pos);
     this.give = (segment) => parts.events.segmentClosed(segment);
   }
@@ -375,6 +378,7 @@ export class Committer implements Machine {
       }
       payloadPos += payloadSpace(bytes);
     }
+    this.meter.wrote(total, count);
     const now = this.clock.monoMs();
     if (this.unsynced === 0) this.firstUnsynced = now;
     this.lastWrite = now;
@@ -392,6 +396,7 @@ export class Committer implements Machine {
     this.vec.add(this.head, 0, ALIGN);
     const r = this.log.write('REPLOG:PAD', this.vec, this.pos);
     if (r < 0) return this.fail(-r, 'REPLOG:PAD');
+    this.meter.wrote(rest, 0);
     this.pos += rest;
     this.segments.end();
     return 0;
@@ -413,11 +418,13 @@ export class Committer implements Machine {
   }
 
   private sync(): void {
+    const since = this.meter.beginSync();
     const r = this.log.sync('REPLOG:SYNC');
     if (r < 0) {
       this.fail(-r, 'REPLOG:SYNC');
       return;
     }
+    this.meter.synced(since);
     this.unsynced = 0;
     this.durable = this.written;
     this.durablePos = this.window.logEnd(this.window.slotAt(this.durable - 1));
@@ -440,9 +447,11 @@ export class Committer implements Machine {
   }
 
   private answerFirst(errno: number): void {
-    const { flush } = this.shared;
-    const at = (this.flushHead & (FLUSH_SLOTS - 1)) * 4;
+    const { flush, tickets } = this.shared;
+    const place = this.flushHead & (FLUSH_SLOTS - 1);
+    const at = place * 4;
     this.sink.answer(flush[at]! >>> 0, flush[at + 1]! >>> 0, flush[at + 3]!, errno);
+    this.meter.answered(tickets[place]!, errno);
     this.flushHead = (this.flushHead + 1) | 0;
   }
 
@@ -454,6 +463,7 @@ export class Committer implements Machine {
   /** Suspends the log. */
   private fail(errno: number, call: IoCall): number {
     this.failed = errno;
+    this.meter.failed();
     this.retrySeen = this.shared.load(SH.LOG_RETRY);
     this.healUntil = Math.max(this.healUntil, this.written, this.durable + 1);
     this.shared.store(SH.LOG_ERROR, errno);

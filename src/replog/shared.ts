@@ -23,9 +23,13 @@
  *   LOG_HEAD     main       log positions below it may be used again (index and superblock are durable)
  *
  * Flush queue: entries of four Int32: unique low, unique high, seq (low 32 bits: answer when everything below
- * it is durable), bytes to answer (0 = bare reply, as for FSYNC).
+ * it is durable), bytes to answer (0 = bare reply, as for FSYNC). Beside each entry a float64 ticket (data):
+ * kind and beginning of the request, for the histograms.
+ *
+ * Then the meters (replog/meters draws them).
  */
 import { MAX_U53 } from '../base/units.js';
+import { METER_WORDS } from './meters.js';
 
 export const SH = {
   BELL_COMMIT: 0,
@@ -52,6 +56,9 @@ const FLOATS = 16;
 const INT_BYTES = INTS * 4;
 const FLOAT_BYTES = FLOATS * 8;
 const FLUSH_BYTES = FLUSH_SLOTS * 16;
+const TICKET_BYTES = FLUSH_SLOTS * 8;
+const TICKETS_AT = INT_BYTES + FLOAT_BYTES + FLUSH_BYTES;
+const METERS_AT = TICKETS_AT + TICKET_BYTES;
 
 export class Shared {
   readonly buffer: SharedArrayBuffer;
@@ -59,13 +66,17 @@ export class Shared {
   private readonly floats: BigInt64Array;
   private readonly floatView: Float64Array;
   readonly flush: Int32Array;
+  readonly tickets: Float64Array;
+  readonly meters: Float64Array;
 
   constructor(buffer?: SharedArrayBuffer) {
-    this.buffer = buffer ?? new SharedArrayBuffer(INT_BYTES + FLOAT_BYTES + FLUSH_BYTES);
+    this.buffer = buffer ?? new SharedArrayBuffer(METERS_AT + METER_WORDS * 8);
     this.words = new Int32Array(this.buffer, 0, INTS);
     this.floats = new BigInt64Array(this.buffer, INT_BYTES, FLOATS);
     this.floatView = new Float64Array(this.buffer, INT_BYTES, FLOATS);
     this.flush = new Int32Array(this.buffer, INT_BYTES + FLOAT_BYTES, FLUSH_SLOTS * 4);
+    this.tickets = new Float64Array(this.buffer, TICKETS_AT, FLUSH_SLOTS);
+    this.meters = new Float64Array(this.buffer, METERS_AT, METER_WORDS);
   }
 
   load(word: number): number {
@@ -96,7 +107,7 @@ export class Shared {
   }
 
   /** Data side: queues a request to be answered once everything below `seq` is durable. False when full. */
-  pushFlush(uniqueLo: number, uniqueHi: number, seq: number, answer: number): boolean {
+  pushFlush(uniqueLo: number, uniqueHi: number, seq: number, answer: number, ticket = 0): boolean {
     const tail = this.words[SH.FLUSH_TAIL]!;
     if (((tail - Atomics.load(this.words, SH.FLUSH_HEAD)) | 0) >= FLUSH_SLOTS) return false;
     const at = (tail & (FLUSH_SLOTS - 1)) * 4;
@@ -104,6 +115,7 @@ export class Shared {
     this.flush[at + 1] = uniqueHi;
     this.flush[at + 2] = seq | 0;
     this.flush[at + 3] = answer;
+    this.tickets[tail & (FLUSH_SLOTS - 1)] = ticket;
     Atomics.store(this.words, SH.FLUSH_TAIL, (tail + 1) | 0);
     return true;
   }

@@ -18,6 +18,7 @@
  *   BEAT_DATA   data       grows while the loop turns (watchdog)
  *   BEAT_MAIN   main       grows while the event loop turns (watchdog)
  *   BORN        keeper     how many daemons were started on this window
+ *   STATS_OFF   main       1: nobody counts requests (replog/meters); 0 in a new window
  *   READY       main       1 once a daemon has formatted or adopted the window
  *
  *   invariant: head <= applied <= durable <= tail, head <= released <= durable, tail - head <= slots - 2
@@ -56,6 +57,7 @@ export const W = {
   BEAT_DATA: 16,
   BEAT_MAIN: 17,
   BORN: 18,
+  STATS_OFF: 19,
 } as const;
 
 export const S_LENGTH = 0;
@@ -122,6 +124,10 @@ export class Window {
 
   load(word: number): number {
     return Atomics.load(this.words, word);
+  }
+
+  store(word: number, value: number): void {
+    Atomics.store(this.words, word, value);
   }
 
   /** The full seq behind `word`, seen from a full seq nearby. */

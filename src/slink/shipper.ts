@@ -16,6 +16,7 @@ import { ERRNO, assert, errnoText } from '../base/errors.js';
 import { MIB } from '../base/units.js';
 import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, payloadSpace } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
+import type { LinkMeter } from '../replog/meters.js';
 import { LogReader, READ } from '../replog/reader.js';
 import { SH, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
@@ -36,6 +37,8 @@ export interface ShipperParts {
   log: LogFile;
   site: Site;
   events: ShipperEvents;
+  /** Counts for metrics. */
+  meter?: LinkMeter;
 }
 
 export interface ShipperOptions {
@@ -194,6 +197,7 @@ export class Shipper implements Machine {
     if (wrong !== '') return this.fail(wrong);
     Object.assign(this.cursor, opened.cursor);
     this.opened = true;
+    this.parts.meter?.opened();
     this.fresh = false;
     this.pendingAt = -1;
     this.pendingUs = 0;
@@ -249,6 +253,7 @@ export class Shipper implements Machine {
     this.parts.site.close();
     this.opened = false;
     this.probeAt = this.parts.clock.monoMs() + this.options.probeMs;
+    this.parts.meter?.failed();
     this.setState('failed', reason);
     return this.options.probeMs;
   }
@@ -292,6 +297,7 @@ export class Shipper implements Machine {
       if (rc === -ERRNO.ENODEV) this.probeAt = now;
       return rc === -ERRNO.ENODEV ? 0 : this.options.probeMs;
     }
+    this.parts.meter?.sent(batch.bytes, batch.records);
     batch.end(cursor);
     this.lastWriteAt = this.parts.clock.monoMs();
     this.pendingAt = -1;

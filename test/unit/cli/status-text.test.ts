@@ -35,6 +35,7 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
     version: '0.1.0',
     pids: { keeper: 10, daemon: 11 },
     generation: 1,
+    'kills-survived': 0,
     'uptime-seconds': 240,
     transport: 'kernel',
     'transport-reason': 'mounted by mount(2)',
@@ -56,11 +57,20 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
       'minutes-covered': 17,
     },
     window: {
-      ...{ size: 64 * MIB, used: 0, slots: 1024, 'slots-used': 0, parked: 0 },
+      ...{ size: 64 * MIB, used: 0, slots: 1024, 'slots-used': 0, parked: 0, 'fill-percent': 0 },
       ...{ 'next-seq': 12, 'durable-seq': 12, 'applied-seq': 12, 'head-seq': 12 },
     },
+    statistics: {
+      ...{ state: 'on', since: '2026-11-20T06:00:00.000Z', 'read-iops': 0, 'write-iops': 1200.4 },
+      ...{ 'read-bytes-per-second': 0, 'write-bytes-per-second': 5 * MIB },
+    },
     recovery: { how: 'clean', at: '', records: 0, bytes: 0, milliseconds: 0 },
-    devices: [{ volume: 0, name: 'disk0', size: GIB, local: '/state/images/disk0', 'disk-state': 'UpToDate' }],
+    devices: [
+      {
+        ...{ volume: 0, name: 'disk0', size: GIB, local: '/state/images/disk0', 'disk-state': 'UpToDate' },
+        ...{ read: 2048, written: 4096, reads: 512, writes: 1024, flushes: 3, discards: 0 },
+      },
+    ],
     connections: [{ ...SITE, ...site }],
     failures: [],
     ...change,
@@ -74,12 +84,20 @@ describe('cli/status-text', () => {
       `default role:Primary suspended:no durability:flush
   mounted on /mnt/rep, up 4 min, keeper 10, daemon 11
   transport:kernel, mounted by mount(2)
-  disk0 disk:UpToDate size:1GiB local:/state/images/disk0
+  disk0 disk:UpToDate size:1GiB read:2048 written:4096 local:/state/images/disk0
   site1 connection:Connected replication:Established policy:async blockdev:/state/site1
     disk0 peer-disk:UpToDate
     lag: none; recoverable to 2026-11-20T07:00:00.000Z
-  log:ok fill:9% (100MiB of 1GiB), covers 17 min at 1MiB/s, head held by site 1`,
+  log:ok fill:9% (100MiB of 1GiB), covers 17 min at 1MiB/s, head held by site 1
+  window fill:0% (0B of 64MiB, 0 records), io: reads 0/s, writes 1200/s (5MiB/s)`,
     );
+  });
+
+  it('statusText says that statistics are off, or have just begun', () => {
+    const { statistics } = status();
+    assert.match(statusText(status({ statistics: { ...statistics, state: 'off' } })), /, statistics off$/m);
+    const begins = { ...statistics, 'read-iops': null, 'write-iops': null };
+    assert.match(statusText(status({ statistics: begins })), /, io: not measured yet$/m);
   });
 
   it('statusText says what is wrong', () => {
@@ -89,6 +107,7 @@ describe('cli/status-text', () => {
           suspended: true,
           'suspended-reason': 'the log cannot be written (EIO); replace the disk',
           generation: 3,
+          'kills-survived': 2,
           failures: [{ at: '2026-11-20T07:00:00.000Z', what: 'daemon 9 killed' }],
         },
         { state: 'failed', reason: '/state/site1: gone', 'lag-seconds': 75, 'lag-bytes': 4096, 'lag-writes': 1 },

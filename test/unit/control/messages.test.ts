@@ -19,6 +19,10 @@ class FakeHost implements MessageHost {
     this.calls.push('resume');
     return 'nothing was suspended';
   }
+  async statistics(what: string): Promise<string> {
+    this.calls.push(`statistics ${what}`);
+    return 'done';
+  }
   wait(sites: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string> {
     this.calls.push(`wait ${sites.join(',')} ${timeoutMs}`);
     return new Promise((resolve, reject) => {
@@ -36,11 +40,14 @@ describe('control/messages', () => {
   const fine: { text: string; call: string }[] = [
     { text: 'site 1 pause\n', call: 'setPaused 1 true' },
     { text: 'site 7 resume', call: 'setPaused 7 false' },
-    { text: '  s   7\tres ', call: 'setPaused 7 false' },
+    { text: '  si   7\tres ', call: 'setPaused 7 false' },
     { text: 'tag before-upgrade', call: 'tag before-upgrade' },
     { text: 't x', call: 'tag x' },
     { text: 'resume', call: 'resume' },
     { text: 'resume all', call: 'resume' },
+    { text: 'statistics on', call: 'statistics on' },
+    { text: 'stat r', call: 'statistics reset' },
+    { text: 'replog statistics off', call: 'statistics off' },
     { text: 'wait', call: 'wait 0,1,7 60000' },
     { text: 'wait 7', call: 'wait 7 60000' },
     { text: 'wait 7 5', call: 'wait 7 5000' },

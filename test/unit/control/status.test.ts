@@ -1,71 +1,8 @@
 import assert from 'node:assert/strict';
-import { defaultConfig } from '../../../src/control/config.js';
-import { buildStatus, type GroupFacts, type SiteFacts } from '../../../src/control/facts.js';
+import { buildStatus, type GroupFacts } from '../../../src/control/facts.js';
 import { statusLines } from '../../../src/control/status-lines.js';
 import { tableLines } from '../../../src/control/table.js';
-
-const NOW = Date.UTC(2026, 10, 20, 6, 0, 0);
-const MIB = 1024 * 1024;
-
-function facts(change: Partial<GroupFacts> = {}): GroupFacts {
-  const config = defaultConfig('/var/lib/reptool/default', '00'.repeat(16));
-  const site: SiteFacts = {
-    config: config.sites[0]!,
-    state: 'connected',
-    reason: '',
-    paused: false,
-    needsFullResync: false,
-    cursor: { pos: 40960, seq: 89, chainLo: 0, chainHi: 0, time: (NOW - 5000) * 1000 },
-    oldestUs: (NOW - 2500) * 1000,
-  };
-  return {
-    config,
-    version: '0.1.0',
-    mountpoint: '/mnt/rep',
-    keeper: 10,
-    daemon: 11,
-    generation: 2,
-    bornMs: NOW - 60_000,
-    nowMs: NOW,
-    resend: true,
-    ...{ transport: 'kernel', transportReason: 'mounted by mount(2)', notes: [] },
-    reign: 3,
-    reignId: 'ab'.repeat(16),
-    window: {
-      slots: 32768,
-      ring: 64 * MIB,
-      used: 8192,
-      unapplied: 4096,
-      undurable: 512,
-      tail: 101,
-      head: 90,
-      durable: 100,
-      applied: 99,
-      parked: 0,
-    },
-    log: {
-      ring: 1000 * MIB,
-      segment: 16 * MIB,
-      durablePos: 81920,
-      headPos: 40960,
-      error: 0,
-      full: false,
-      holder: 1,
-      bytesPerSecond: MIB,
-    },
-    localError: 0,
-    localFile: '',
-    recovery: { how: 'clean', at: '2026-11-20T05:59:00.000Z', records: 0, bytes: 0, milliseconds: 3 },
-    sites: [site],
-    failures: [],
-    ...change,
-  };
-}
-
-const withSite = (change: Partial<SiteFacts>): GroupFacts => {
-  const f = facts();
-  return { ...f, sites: [{ ...f.sites[0]!, ...change }] };
-};
+import { facts, MIB, NOW, withSite } from './facts.js';
 
 describe('control/status', () => {
   it('statusLines prints one line per target in the grammar of dm-replicator', () => {

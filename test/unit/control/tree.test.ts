@@ -35,6 +35,7 @@ class Host implements MessageHost {
     return `seq ${this.tags.length}`;
   }
   resume = async (): Promise<string> => '';
+  statistics = async (): Promise<string> => '';
   wait(_sites: readonly number[], _ms: number, stop: AbortSignal): Promise<string> {
     return new Promise((resolve, reject) => {
       this.release = () => resolve('confirmed');
