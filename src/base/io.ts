@@ -44,6 +44,8 @@ export interface Io {
   /** The text of a small file, or the negative errno. */
   readFile(call: IoCall, file: string): string | number;
   unlink(call: IoCall, file: string): number;
+  /** Durable once the folder is synced. */
+  rename(call: IoCall, from: string, to: string): number;
   /** Makes a folder and its parents; 0 also where it exists. */
   mkdir(call: IoCall, dir: string, mode?: number): number;
   /** Makes the entries of a folder durable. */
@@ -154,6 +156,7 @@ export const realIo: Io = {
     }
   },
   unlink: (_call, file) => attempt(() => fs.unlinkSync(file)),
+  rename: (_call, from, to) => attempt(() => fs.renameSync(from, to)),
   mkdir: (_call, dir, mode = 0o700) => attempt(() => void fs.mkdirSync(dir, { recursive: true, mode })),
   syncDir(_call, dir) {
     return attempt(() => {

@@ -43,6 +43,7 @@ function recoveryText(folder: string, report: FolderReport): string {
     `  reaches record ${report.seq - 1} of reign ${report.reign}${time}`,
     staged.batches === 0 ? '  nothing is staged' : `  staged: ${what}, ${where}`,
     ...columns(report.images.map((image) => [`  ${image.name}`, formatSize(image.size), image.file, image.state])),
+    ...report.kept.map(({ name, file }) => `  ${name} was removed from the group; its content is kept in ${file}`),
   ].join('\n');
 }
 

@@ -7,7 +7,7 @@
  *   [<name>: ]0 <sectors> replicator-dev <group> <nr> {<slink> 1 <path> nolog 0}
  */
 import { SECTOR } from '../base/units.js';
-import { imagePath } from '../slink/folder.js';
+import { imagePath } from '../slink/folder-devices.js';
 import type { GroupConfig } from './config.js';
 import { namePrefix } from './status-lines.js';
 

@@ -33,7 +33,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     },
     {
       identity: start.identity,
-      devices: () => start.devices,
+      devices: start.devices,
       cursor: start.cursor,
       fresh: start.fresh,
       paused: start.paused,

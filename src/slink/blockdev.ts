@@ -2,7 +2,8 @@
  * Slink type `blockdev`. A site of it is a folder with one image per device, or (map) a block device or file
  * each. A table names paths only: where every leg is FOLDER/<device>.img it is the folder.
  */
-import { FolderSite, imagePath } from './folder.js';
+import { imagePath } from './folder-devices.js';
+import { FolderSite } from './folder.js';
 import type { SlinkLeg, SlinkPlace, SlinkType } from './types.js';
 
 export const BLOCKDEV: SlinkType = {

@@ -62,6 +62,10 @@ export type { SiteCursor } from './cursor.js';
 
 /** What `open` may do where nothing of the site is there yet. */
 export interface SiteOpen {
+  /**
+   * What a site that is made starts with: the devices at `create`. One that exists knows its own, from its own
+   * memory and from the device records that it was sent; it may be far behind what the group has at present.
+   */
   devices: readonly SiteDevice[];
   identity: GroupIdentity;
   /**

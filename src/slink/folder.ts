@@ -14,13 +14,14 @@ import type { Clock } from '../base/clock.js';
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
 import type { Io } from '../base/io.js';
 import { MIB, formatSize } from '../base/units.js';
-import { BATCH_HEADER, REC, R_DEVICE, R_TYPE } from '../replog/format.js';
+import { BATCH_HEADER } from '../replog/format.js';
 import { SHIP_BYTES, type ShipBatch } from './batch.js';
 import type { Site, SiteCursor, SiteDevice, SiteOpen, SiteOpened } from './contract.js';
-import { ImageSet, createImage, imageFailure, type ImageSpec } from './images.js';
+import { FolderDevices, imagePath, newStampDevice } from './folder-devices.js';
+import { ImageSet, imageFailure } from './images.js';
 import { Marks, TouchedRanges } from './marks.js';
 import { RecordSink } from './records.js';
-import { STAGE_FILE, type Stamp, type StampDevice } from './stage-format.js';
+import { STAGE_FILE, type Stamp } from './stage-format.js';
 import { Stage } from './stage.js';
 
 export interface FolderOptions {
@@ -58,11 +59,6 @@ function wrongOne(message: string): Refusal {
   return new Refusal(true, message);
 }
 
-/** Where a site keeps the image of a device. */
-export function imagePath(folder: string, device: string): string {
-  return `${folder}/${device}.img`;
-}
-
 export class FolderSite implements Site {
   readonly type = 'blockdev';
   readonly batchBytes = SHIP_BYTES;
@@ -76,8 +72,7 @@ export class FolderSite implements Site {
   private readonly area: number;
   private readonly images: ImageSet;
   private readonly sink: RecordSink;
-  /** Devices met in a batch and not open. Those that the group does not know either have left it. */
-  private readonly missing = new Set<number>();
+  private devices: FolderDevices;
   private stage: Stage | undefined;
   private marks: Marks | undefined;
   /** Behind the last confirmed batch. */
@@ -90,7 +85,8 @@ export class FolderSite implements Site {
     this.options = options;
     this.area = options.area ?? AREA;
     this.images = new ImageSet(io, 'SITE', { direct: options.direct ?? true });
-    this.sink = new RecordSink(this.images);
+    this.devices = this.devicesOf([]);
+    this.sink = new RecordSink(this.images, (type, nr, payload) => this.devices.apply(type, nr, payload));
   }
 
   get unflushed(): boolean {
@@ -118,8 +114,8 @@ export class FolderSite implements Site {
   write(batch: ShipBatch): number {
     const { stage } = this;
     if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
-    if (this.meetsUnknown(batch))
-      return this.failed(-ERRNO.ENODEV, `device ${[...this.missing].join(', ')} is not known here yet`);
+    const ready = this.devices.prepare(batch, () => this.moveBase());
+    if (ready < 0) return this.devicesFailed(ready);
     // A batch larger than the whole area goes to its start all the same: the file grows.
     if (stage.used > 0 && stage.used + Stage.bytesOf(batch) > this.area) {
       const rc = this.flush();
@@ -137,13 +133,13 @@ export class FolderSite implements Site {
     this.sink.begin(batch.mem);
     let rc = this.sink.pushAll(BATCH_HEADER, batch.records, batch.payloadAt);
     if (rc >= 0) rc = this.sink.finish();
-    return rc < 0 ? this.imageFailed(rc) : 0;
+    return rc < 0 ? this.devicesFailed(rc) : 0;
   }
 
   flush(): number {
     const { stage } = this;
     if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
-    return stage.used === 0 ? 0 : this.moveBase(stage.stamp!.devices);
+    return stage.used === 0 ? 0 : this.moveBase();
   }
 
   probe(): number {
@@ -165,8 +161,8 @@ export class FolderSite implements Site {
   }
 
   /** The images as they are are history up to the cursor: makes that durable, and the stage empty. */
-  private moveBase(devices: StampDevice[]): number {
-    const { images, cursor } = this;
+  private moveBase(): number {
+    const { images, cursor, devices } = this;
     const stage = this.stage!;
     const marks = this.marks!;
     // Whatever was exchanged under us must not be certified by the next stamp.
@@ -178,7 +174,10 @@ export class FolderSite implements Site {
     let r = images.sync();
     if (r >= 0) r = marks.sample(images, written);
     if (r < 0) return this.imageFailed(r);
-    const stamp = { ...stage.stamp!, serial, base: { ...cursor }, writtenUs: this.clock.wallUs(), devices };
+    r = devices.settleNames();
+    if (r < 0) return this.failed(r, 'syncing the folder failed');
+    const base = { base: { ...cursor }, devices: devices.list.map((device) => ({ ...device })) };
+    const stamp = { ...stage.stamp!, ...base, serial, writtenUs: this.clock.wallUs() };
     r = stage.writeStamp(stamp);
     return r < 0 ? this.failed(r, `${STAGE_FILE}: writing a stamp failed`) : 0;
   }
@@ -187,14 +186,16 @@ export class FolderSite implements Site {
     this.findFolder(how);
     const stage = this.openStage(how);
     this.checkIdentity(stage.stamp!, how);
-    const added = this.openKnown(stage, how.devices);
-    this.marks = new Marks(this.clock, how.identity.logId, stage.stamp!.devices);
+    this.openImages(stage);
     this.checkImages(stage);
     this.replay(stage);
-    const devices = stage.stamp!.devices.filter((device) => this.images.get(device.nr) !== undefined);
-    for (const device of devices) device.making = false;
-    this.must(this.moveBase(devices));
-    if (added.length > 0) this.addDevices(stage, added);
+    for (const device of this.devices.present) device.making = false;
+    this.must(this.devices.settleGrowth(), `${this.folder}: cutting off what was grown failed`);
+    this.must(this.moveBase());
+  }
+
+  private devicesOf(stamped: Stamp['devices']): FolderDevices {
+    return new FolderDevices(this.io, this.folder, this.images, stamped, this.options.sparse === true);
   }
 
   private findFolder(how: SiteOpen): void {
@@ -255,7 +256,7 @@ export class FolderSite implements Site {
       base: { ...base },
       area: this.area,
       writtenUs: this.clock.wallUs(),
-      devices: how.devices.map(newDevice),
+      devices: how.devices.map(newStampDevice),
     };
     if (rc >= 0) rc = stage.writeStamp(stamp);
     if (rc >= 0) rc = this.io.syncDir('SITE:FOLDER', this.folder);
@@ -286,56 +287,19 @@ export class FolderSite implements Site {
       throw wrongOne(`${folder}: is site ${stamp.nr} of this group, not site ${identity.nr}; name another folder`);
   }
 
-  /**
-   * Opens the images of the devices that the stamp and the group both know; returns those that only the group
-   * knows. Staged records of a device that has left the group are passed over.
-   */
-  private openKnown(stage: Stage, wanted: readonly SiteDevice[]): SiteDevice[] {
-    const group = new Map(wanted.map((device) => [device.nr, device]));
+  /** Opens the images of the devices at the base, which the stamp knows; the records in the stage tell the rest. */
+  private openImages(stage: Stage): void {
+    const { devices: stamped, logId } = stage.stamp!;
+    this.devices = this.devicesOf(stamped);
     // A process that died while it made the site may have left a stamp that is not on the disk yet.
-    if (stage.stamp!.devices.some((device) => device.making)) {
+    if (stamped.some((device) => device.making)) {
       this.must(stage.settle(), `${stage.path}: writing to it failed`);
       this.must(this.io.syncDir('SITE:FOLDER', this.folder), `${this.folder}: syncing it failed`);
     }
-    for (const nr of this.missing) if (!group.has(nr)) this.images.forget(nr);
-    this.missing.clear();
-    for (const device of stage.stamp!.devices) {
-      const now = group.get(device.nr);
-      if (now === undefined) {
-        this.images.forget(device.nr);
-        continue;
-      }
-      if (device.size !== now.size || device.name !== now.name)
-        throw wrongOne(
-          `${this.folder}: device ${device.nr} is "${device.name}" of ${device.size} bytes here, ` +
-            `"${now.name}" of ${now.size} bytes in the group; name another folder`,
-        );
-      group.delete(device.nr);
-      this.openImage(device);
-    }
-    return [...group.values()];
-  }
-
-  private openImage(device: StampDevice): void {
-    const spec: ImageSpec = { nr: device.nr, file: imagePath(this.folder, device.name), size: device.size };
-    // Nothing was ever sent to an image that is still being made.
-    if (device.making) createImage(this.io, 'SITE', spec, { sparse: this.options.sparse === true, overwrite: true });
-    this.images.open(spec);
-  }
-
-  /**
-   * Makes the images of devices new to the site. They stand in a durable stamp, as being made, before their
-   * files exist, so that a crash in between leaves no image that nobody knows.
-   */
-  private addDevices(stage: Stage, added: readonly SiteDevice[]): void {
-    this.checkVacant(added);
-    const devices = [...stage.stamp!.devices, ...added.map(newDevice)];
-    this.must(this.moveBase(devices));
-    for (const device of devices) if (device.making) this.openImage(device);
-    for (const device of devices) device.making = false;
-    this.marks!.close();
-    this.marks = new Marks(this.clock, stage.stamp!.logId, devices);
-    this.must(this.moveBase(devices));
+    const { present } = this.devices;
+    for (const device of present) this.devices.open(device);
+    this.marks = new Marks(this.clock, logId, present);
+    this.devices.markWith(this.marks);
   }
 
   /** Before anything is written: are these the images that the stamp describes? */
@@ -346,8 +310,8 @@ export class FolderSite implements Site {
       return 0;
     });
     if (rc < 0) throw unreachable(`${stage.path}: cannot be read: ${errnoText(rc)}`);
-    // Only what was known here was ever staged: a device without an image has left the group since.
-    for (const nr of touched.devices) if (!this.images.knows(nr)) this.images.forget(nr);
+    // Sites of the first version let go of a device without a record: only what was known here was ever staged.
+    for (const nr of touched.devices) if (!this.devices.list.some((device) => device.nr === nr)) this.images.forget(nr);
     for (const image of this.images.images) {
       const verdict = this.marks!.verify(this.images, image, stage.stamp!.serial, touched);
       if (typeof verdict === 'number') throw unreachable(`${image.file}: cannot be read: ${errnoText(verdict)}`);
@@ -365,7 +329,9 @@ export class FolderSite implements Site {
       const r = this.sink.pushAll(batch.headers, batch.count, batch.payloads);
       return r < 0 ? r : this.sink.finish();
     });
-    if (rc < 0) this.must(this.images.errno !== 0 ? this.imageFailed(rc) : rc, `${stage.path}: reading failed`);
+    if (rc >= 0) return;
+    const reason = this.devices.reason !== '' || this.images.errno !== 0;
+    this.must(reason ? this.devicesFailed(rc) : rc, `${stage.path}: reading failed`);
   }
 
   private must(rc: number, what = ''): void {
@@ -373,23 +339,17 @@ export class FolderSite implements Site {
     throw unreachable(this.reason !== '' ? this.reason : `${what}: ${errnoText(rc)}`);
   }
 
-  /** Remembers a device of the batch that is not open here; false where all are. */
-  private meetsUnknown(batch: ShipBatch): boolean {
-    const { dv } = batch.mem;
-    let last = -1;
-    for (let i = 0; i < batch.records; i++) {
-      const at = batch.recordAt(i);
-      const type = dv.getUint8(at + R_TYPE);
-      if (type !== REC.WRITE && type !== REC.DISCARD && type !== REC.ZEROES) continue;
-      const nr = dv.getUint32(at + R_DEVICE, true);
-      if (nr === last || this.images.knows(nr)) last = nr;
-      else this.missing.add(nr);
-    }
-    return this.missing.size > 0;
-  }
-
   private failed(rc: number, what: string): number {
     this.reason = `${this.folder}: ${what}: ${errnoText(rc)}; it is tried again`;
+    this.refused = false;
+    return rc;
+  }
+
+  /** A device could not come, grow or be written to. */
+  private devicesFailed(rc: number): number {
+    const { reason } = this.devices;
+    if (reason === '') return this.reason === '' ? this.imageFailed(rc) : rc;
+    this.reason = reason;
     this.refused = false;
     return rc;
   }
@@ -399,8 +359,4 @@ export class FolderSite implements Site {
     this.refused = false;
     return rc;
   }
-}
-
-function newDevice(device: SiteDevice): StampDevice {
-  return { ...device, making: true, xattr: false, xattrHigh: 0, xattrLow: 0, samples: [] };
 }

@@ -62,6 +62,8 @@ export interface ImageSpec {
   file: string;
   /** Bytes of the device. */
   size: number;
+  /** The device is about to grow up to so many bytes: the file may have grown before it. */
+  grown?: number;
 }
 
 export interface ImageCreate {
@@ -111,6 +113,35 @@ function allocate(io: Io, calls: Calls, fd: number, size: number, before: FileIn
   return writeZeroes(io, calls.create, fd, 0, size);
 }
 
+/**
+ * Makes the file of an image larger, durably; throws RepError, and then it is as large as before. A block device
+ * only has to be large enough.
+ */
+export function growImage(io: Io, area: ImageArea, spec: ImageSpec, to: number, how: ImageCreate = {}): void {
+  const calls = CALLS[area];
+  const fd = io.open(calls.open, spec.file, O_RDWR);
+  if (fd < 0) throw ioError(fd, 'opening the image', spec.file);
+  try {
+    const info = io.info(calls.open, fd);
+    if (typeof info === 'number') throw ioError(info, 'reading its size', spec.file);
+    const wrong = mismatch(info.kind === 'block' ? { ...spec, size: to } : { ...spec, grown: to }, info);
+    if (wrong !== undefined) throw wrong;
+    if (info.kind === 'block') return;
+    const from = Math.min(info.size, spec.size);
+    let rc = info.size >= to ? 0 : io.ftruncate(calls.create, fd, to);
+    if (rc >= 0 && how.sparse !== true) {
+      rc = io.fallocate(calls.create, fd, 0, from, to - from);
+      if (rc === -ERRNO.EOPNOTSUPP) rc = writeZeroes(io, calls.create, fd, from, to - from);
+    }
+    if (rc >= 0) rc = io.fdatasync(calls.create, fd);
+    if (rc >= 0) return;
+    io.ftruncate(calls.create, fd, from);
+    throw ioError(rc, `growing it to ${formatSize(to)}`, spec.file);
+  } finally {
+    io.close(calls.close, fd);
+  }
+}
+
 function dirOf(file: string): string {
   const cut = file.lastIndexOf('/');
   return cut < 0 ? '.' : file.slice(0, Math.max(cut, 1));
@@ -139,6 +170,8 @@ export interface Image extends ImageSpec {
   readonly block: boolean;
   /** Written to since the last good sync. */
   touched: boolean;
+  /** Its device left the group: it is closed with the next good sync. */
+  retired: boolean;
 }
 
 export class ImageSet {
@@ -147,6 +180,8 @@ export class ImageSet {
   failedFile = '';
   /** Bytes handed to the kernel since the last good sync. */
   unsynced = 0;
+  /** Devices with a smaller number have been in the group: where one has no image here, it has left it since. */
+  usedBelow = 0;
 
   readonly io: Io;
   private readonly calls: Calls;
@@ -193,6 +228,7 @@ export class ImageSet {
       id,
       block: kind === 'block',
       touched: false,
+      retired: false,
       memoryAlign: SECTOR,
     };
     this.close(spec.nr);
@@ -208,9 +244,45 @@ export class ImageSet {
     this.gone.add(nr);
   }
 
+  /** The device has another size from now on; the file has it already. */
+  resize(nr: number, size: number): void {
+    const image = this.byNr.get(nr);
+    if (image !== undefined) image.size = size;
+  }
+
+  /** Gives the file behind an image a new name; 0 or the negative errno. Durable once its folder is synced. */
+  rename(nr: number, to: string): number {
+    const image = this.byNr.get(nr);
+    if (image === undefined) return this.absent(nr);
+    const rc = this.io.rename(this.calls.create, image.file, to);
+    if (rc < 0) return this.fail(rc, image);
+    image.file = to;
+    return 0;
+  }
+
+  /** Cuts the file of an image to the size of its device, where a growth was begun and has not come to pass. */
+  cut(nr: number): number {
+    const image = this.byNr.get(nr);
+    if (image === undefined || image.block) return 0;
+    this.touch(image);
+    const rc = this.io.ftruncate(this.calls.create, image.fd, image.size);
+    return rc < 0 ? this.fail(rc, image) : 0;
+  }
+
+  /**
+   * The device leaves the group at this place of the history: no record of it follows. Its image is kept open
+   * until it is synced, since a failed sync may ask for what is before to be written again.
+   */
+  retire(nr: number): void {
+    const image = this.byNr.get(nr);
+    if (image === undefined) return;
+    image.retired = true;
+    this.touch(image);
+  }
+
   /** True where records of the device have a place to go, or are known to have none any more. */
   knows(nr: number): boolean {
-    return this.find(nr) !== undefined || this.gone.has(nr);
+    return this.find(nr) !== undefined || this.isGone(nr);
   }
 
   /** Writes all of `vec` at `offset`: 0 or the negative errno. */
@@ -285,8 +357,10 @@ export class ImageSet {
       if (rc < 0) return this.fail(rc, image);
     }
     for (const image of this.dirty) image.touched = false;
+    const retired = this.dirty.filter((image) => image.retired);
     this.dirty.length = 0;
     this.unsynced = 0;
+    for (const { nr } of retired) this.forget(nr);
     return 0;
   }
 
@@ -336,10 +410,14 @@ export class ImageSet {
   }
 
   private absent(nr: number): number {
-    if (this.gone.has(nr)) return 0;
+    if (this.isGone(nr)) return 0;
     this.errno = ERRNO.ENODEV;
     this.failedFile = `device ${nr}`;
     return -ERRNO.ENODEV;
+  }
+
+  private isGone(nr: number): boolean {
+    return nr < this.usedBelow || this.gone.has(nr);
   }
 
   private touch(image: Image): void {
@@ -382,13 +460,13 @@ function aligned(offset: number, vec: IoVec, memory: number): boolean {
 }
 
 function mismatch(spec: ImageSpec, info: FileInfo): RepError | undefined {
-  const { file, size } = spec;
+  const { file, size, grown = size } = spec;
   if (info.kind !== 'file' && info.kind !== 'block')
     return new RepError('EINVAL', `${file}: is a ${info.kind}; an image is a file or a block device`);
   const sizes = `the image has ${info.size} bytes, its device ${size}`;
   if (info.size < size)
     return new RepError('EINVAL', `${file}: is too small: ${sizes}; enlarge it, or name another one`);
-  if (info.kind === 'file' && info.size > size)
+  if (info.kind === 'file' && info.size > grown)
     return new RepError('EINVAL', `${file}: is too large: ${sizes}; it is not the image of this device`);
   return undefined;
 }

@@ -72,10 +72,17 @@ export class Marks {
   constructor(clock: Clock, logId: string, devices: readonly StampDevice[]) {
     this.clock = clock;
     this.logId = logId;
-    for (const device of devices) {
-      const pendingSince = clock.monoMs();
-      this.byNr.set(device.nr, { device, recent: [], pending: device.xattrHigh, pendingSince });
-    }
+    for (const device of devices) this.add(device);
+  }
+
+  add(device: StampDevice): void {
+    const pendingSince = this.clock.monoMs();
+    this.byNr.set(device.nr, { device, recent: [], pending: device.xattrHigh, pendingSince });
+  }
+
+  /** The device left the site: its image is no part of it any more. */
+  remove(nr: number): void {
+    this.byNr.delete(nr);
   }
 
   close(): void {

@@ -1,16 +1,33 @@
 /**
  * Applies records to images, in order, wherever they stand: in window slots, in a batch of the log or of a
  * stage. Records are pushed oldest first as places in one memory; stretches of writes go through the write
- * plan, discards and zeroes are applied on their own between them.
+ * plan, discards and zeroes are applied on their own between them. Devices come, grow and go at their place.
  */
 import { getU64 } from '../base/codec.js';
 import type { Mem } from '../base/mem.js';
-import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, RECORD_HEADER, REC, payloadSpace } from '../replog/format.js';
+import {
+  R_BYTES,
+  R_DEVICE,
+  R_LENGTH,
+  R_OFFSET,
+  R_TYPE,
+  RECORD_HEADER,
+  REC,
+  payloadSpace,
+  type RecordType,
+} from '../replog/format.js';
 import type { ImageSet } from './images.js';
 import { PLAN_RECORDS, WritePlan } from './plan.js';
 
+/**
+ * Told of a DEVICE_ADD, _RESIZE or _REMOVE when everything before it has been handed to the images; its payload
+ * is valid during the call. 0 or a negative errno.
+ */
+export type DeviceHook = (type: RecordType, nr: number, payload: Uint8Array) => number;
+
 export class RecordSink {
   readonly images: ImageSet;
+  private readonly onDevice: DeviceHook;
   private readonly plan = new WritePlan();
   private readonly headerAt = new Float64Array(PLAN_RECORDS);
   private readonly payloadAt = new Float64Array(PLAN_RECORDS);
@@ -18,8 +35,18 @@ export class RecordSink {
   private n = 0;
   private bytes = 0;
 
-  constructor(images: ImageSet) {
+  /**
+   * Without a hook the images are slink 0's: whoever appends the record has made or grown the image before, so
+   * that only the end of a device is news.
+   */
+  constructor(images: ImageSet, onDevice?: DeviceHook) {
     this.images = images;
+    this.onDevice =
+      onDevice ??
+      ((type, nr) => {
+        if (type === REC.DEVICE_REMOVE) images.retire(nr);
+        return 0;
+      });
   }
 
   /** The records that follow stand in `mem`, which stays as it is until `finish`. */
@@ -31,8 +58,9 @@ export class RecordSink {
 
   /** Takes the next record: header and payload at these offsets. 0, or the negative errno of an image. */
   push(header: number, payload: number): number {
-    const { dv } = this.mem!;
-    switch (dv.getUint8(header + R_TYPE)) {
+    const { dv, u8 } = this.mem!;
+    const type = dv.getUint8(header + R_TYPE) as RecordType;
+    switch (type) {
       case REC.WRITE: {
         const bytes = dv.getUint32(header + R_BYTES, true);
         if (!WritePlan.fits(this.n, this.bytes, bytes)) {
@@ -49,6 +77,14 @@ export class RecordSink {
       case REC.ZEROES: {
         const rc = this.finish();
         return rc < 0 ? rc : this.range(header);
+      }
+      case REC.DEVICE_ADD:
+      case REC.DEVICE_RESIZE:
+      case REC.DEVICE_REMOVE: {
+        const rc = this.finish();
+        if (rc < 0) return rc;
+        const bytes = dv.getUint32(header + R_BYTES, true);
+        return this.onDevice(type, dv.getUint32(header + R_DEVICE, true), u8.subarray(payload, payload + bytes));
       }
       default:
         return 0;

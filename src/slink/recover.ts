@@ -7,7 +7,9 @@ import type { Clock } from '../base/clock.js';
 import { RepError, errnoText, ioError } from '../base/errors.js';
 import type { Io } from '../base/io.js';
 import type { SiteCursor } from './contract.js';
-import { imagePath } from './folder.js';
+import { decodeDeviceAdd, decodeDeviceResize } from '../replog/device-records.js';
+import { RECORD_HEADER, REC, R_BYTES, R_DEVICE, R_TYPE, payloadSpace } from '../replog/format.js';
+import { FolderDevices, imagePath, removedPath } from './folder-devices.js';
 import { ImageSet } from './images.js';
 import { Marks, TouchedRanges } from './marks.js';
 import { RecordSink } from './records.js';
@@ -32,7 +34,10 @@ export interface FolderReport {
   timeUs: number;
   /** Staged, whether in the images already or not. */
   staged: { batches: number; records: number; bytes: number };
+  /** Of the devices that the group had when the last record that is here was written. */
   images: FolderImageReport[];
+  /** Images that are no part of that: their devices had been removed. */
+  kept: { name: string; file: string }[];
   /** True where the stage was replayed into the images. */
   written: boolean;
 }
@@ -52,16 +57,20 @@ export function recoverFolder(io: Io, folder: string, { write }: { write: boolea
   let marks: Marks | undefined;
   try {
     const stamp = newestStamp(stage, path);
-    marks = new Marks(NO_CLOCK, stamp.logId, stamp.devices);
-    const look = lookAtStage(stage);
-    const found = stamp.devices.map((device) => lookAtImage(images, marks!, folder, stamp, device, look.touched));
+    // Holes suffice: nothing is written to an image here that was not given room before it was staged.
+    const devices = new FolderDevices(io, folder, images, stamp.devices, true);
+    marks = new Marks(NO_CLOCK, stamp.logId, devices.present);
+    const look = lookAtStage(stage, io, folder, stamp);
+    const found = devices.present.map((device) => lookAtImage(images, marks!, devices, stamp, device, look.touched));
     const sound = found.every((image) => image.state === 'ok');
-    // Only what was known here was ever staged: a device without an image had left the group.
-    for (const nr of look.touched.devices) if (!images.knows(nr)) images.forget(nr);
-    if (write && sound) replayStage(stage, images);
+    // Sites of the first version let go of a device without a record: only what was known here was ever staged.
+    for (const nr of look.touched.devices) if (!stamp.devices.some((device) => device.nr === nr)) images.forget(nr);
+    if (write && sound) replayStage(stage, images, devices);
     const { seq, reign, time } = look.end;
     const { group, logId, nr } = stamp;
-    return { group, logId, nr, seq, reign, timeUs: time, staged: look.staged, images: found, written: write && sound };
+    const { kept, staged } = look;
+    const reports = imagesNow(folder, look.devices, found);
+    return { group, logId, nr, seq, reign, timeUs: time, staged, images: reports, kept, written: write && sound };
   } finally {
     marks?.close();
     images.close();
@@ -86,6 +95,9 @@ interface Look {
   end: SiteCursor;
   touched: TouchedRanges;
   staged: FolderReport['staged'];
+  /** The devices at the end of what is staged. */
+  devices: StampDevice[];
+  kept: FolderReport['kept'];
 }
 
 function scan(stage: Stage, visit: (batch: StagedBatch) => number): SiteCursor {
@@ -95,33 +107,75 @@ function scan(stage: Stage, visit: (batch: StagedBatch) => number): SiteCursor {
   return end;
 }
 
-function lookAtStage(stage: Stage): Look {
+function lookAtStage(stage: Stage, io: Io, folder: string, stamp: Stamp): Look {
   const touched = new TouchedRanges();
+  const devices = new Map(stamp.devices.map((device) => [device.nr, { ...device }]));
+  const removed: StampDevice[] = [];
   const staged = { batches: 0, records: 0, bytes: 0 };
   const end = scan(stage, (batch) => {
     touched.addRecords(batch.mem, batch.headers, batch.count);
+    followDevices(batch, devices, removed);
     staged.batches++;
     staged.records += batch.count;
     staged.bytes += batch.payloadBytes;
     return 0;
   });
-  return { end, touched, staged };
+  const kept = removed.map(({ name, nr }) => ({ name, file: removedPath(folder, name, nr) }));
+  const present = [...devices.values()].filter((device) => !device.coming);
+  return { end, touched, staged, devices: present, kept };
+}
+
+/** What the records of a batch make of the devices, without touching a file. */
+function followDevices(batch: StagedBatch, devices: Map<number, StampDevice>, removed: StampDevice[]): void {
+  const { dv, u8 } = batch.mem;
+  let payload = batch.payloads;
+  for (let i = 0; i < batch.count; i++) {
+    const at = batch.headers + i * RECORD_HEADER;
+    const bytes = dv.getUint32(at + R_BYTES, true);
+    const device = devices.get(dv.getUint32(at + R_DEVICE, true));
+    const data = u8.subarray(payload, payload + bytes);
+    payload += payloadSpace(bytes);
+    if (device === undefined) continue;
+    switch (dv.getUint8(at + R_TYPE)) {
+      case REC.DEVICE_ADD:
+        if (decodeDeviceAdd(data) === undefined) break;
+        device.coming = false;
+        device.size = Math.max(device.size, decodeDeviceResize(data) ?? 0);
+        break;
+      case REC.DEVICE_RESIZE:
+        device.size = Math.max(device.size, decodeDeviceResize(data) ?? 0);
+        break;
+      case REC.DEVICE_REMOVE:
+        devices.delete(device.nr);
+        removed.push(device);
+    }
+  }
+}
+
+/** The report on each device there is at the end: those that came since the base were made by this very site. */
+function imagesNow(folder: string, devices: readonly StampDevice[], found: FolderImageReport[]): FolderImageReport[] {
+  const wrong = found.filter((image) => image.state !== 'ok');
+  const now = devices.map(({ name, size }) => {
+    const known = found.find((image) => image.name === name);
+    return known === undefined ? { name, file: imagePath(folder, name), size, state: 'ok' } : { ...known, size };
+  });
+  return [...now, ...wrong.filter((image) => !now.some(({ name }) => name === image.name))];
 }
 
 function lookAtImage(
   images: ImageSet,
   marks: Marks,
-  folder: string,
+  devices: FolderDevices,
   stamp: Stamp,
   device: StampDevice,
   touched: TouchedRanges,
 ): FolderImageReport {
   const { nr, name, size } = device;
-  const file = imagePath(folder, name);
-  const report = { name, file, size };
+  const report = { name, file: devices.fileOf(device), size };
   if (device.making) return { ...report, state: 'never finished: nothing was sent to it' };
   try {
-    const image = images.open({ nr, file, size });
+    devices.open(device);
+    const image = images.get(nr)!;
     const verdict = marks.verify(images, image, stamp.serial, touched);
     const state = typeof verdict === 'number' ? `cannot be read: ${errnoText(verdict)}` : verdict;
     return { ...report, state: state === '' ? 'ok' : state };
@@ -131,18 +185,21 @@ function lookAtImage(
   }
 }
 
-function replayStage(stage: Stage, images: ImageSet): void {
+function replayStage(stage: Stage, images: ImageSet, devices: FolderDevices): void {
   // Only what is certain to stay may reach an image.
   const settled = stage.settle();
   if (settled < 0) throw ioError(settled, 'writing to the stage', stage.path);
-  const sink = new RecordSink(images);
+  const sink = new RecordSink(images, devices.apply);
   scan(stage, (batch) => {
     sink.begin(batch.mem);
     let rc = sink.pushAll(batch.headers, batch.count, batch.payloads);
     if (rc >= 0) rc = sink.finish();
+    if (rc < 0 && devices.reason !== '') throw new RepError('EIO', devices.reason);
     if (rc < 0 && images.errno !== 0) throw ioError(rc, 'writing', images.failedFile);
     return rc;
   });
-  const rc = images.sync();
+  let rc = devices.settleGrowth();
+  if (rc >= 0) rc = devices.settleNames();
+  if (rc >= 0) rc = images.sync();
   if (rc < 0) throw ioError(rc, 'syncing', images.failedFile);
 }

@@ -12,7 +12,7 @@
  */
 import type { Clock, Machine } from '../base/clock.js';
 import { getU64 } from '../base/codec.js';
-import { ERRNO, assert, errnoText } from '../base/errors.js';
+import { assert, errnoText } from '../base/errors.js';
 import { MIB } from '../base/units.js';
 import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, payloadSpace } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
@@ -43,8 +43,8 @@ export interface ShipperParts {
 
 export interface ShipperOptions {
   identity: GroupIdentity;
-  /** Asked at every open: devices may come and go. */
-  devices: () => readonly SiteDevice[];
+  /** What a site that is made starts with: the devices at the beginning of history; the log tells the rest. */
+  devices: readonly SiteDevice[];
   /** What the index knows of the link; the site may be ahead of it, never behind. */
   cursor: SiteCursor;
   /** True for a link that has never been open: the site may be made at `cursor`. */
@@ -191,7 +191,7 @@ export class Shipper implements Machine {
     const { site } = this.parts;
     const { identity, devices } = this.options;
     const create = this.fresh ? { create: { ...this.cursor } } : {};
-    const opened = site.open({ identity, devices: devices(), ...create });
+    const opened = site.open({ identity, devices, ...create });
     if (!opened.ok) return this.fail(opened.reason);
     const wrong = this.judge(opened.cursor);
     if (wrong !== '') return this.fail(wrong);
@@ -277,26 +277,21 @@ export class Shipper implements Machine {
       const broken = this.fromLog();
       if (broken !== '') return this.fail(broken);
     }
-    const rc = this.send(now);
+    const rc = this.send();
     // One batch out of the log is no news; the next one then is.
     if (this.opened)
       this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
     return rc;
   }
 
-  private send(now: number): number {
+  private send(): number {
     const { batch, cursor } = this;
     const { site } = this.parts;
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
     const rc = site.write(batch);
-    if (rc < 0) {
-      this.fail(site.reason);
-      // A device that was added meanwhile: opening again makes its image. It does not fail twice for the same one.
-      if (rc === -ERRNO.ENODEV) this.probeAt = now;
-      return rc === -ERRNO.ENODEV ? 0 : this.options.probeMs;
-    }
+    if (rc < 0) return this.fail(site.reason);
     this.parts.meter?.sent(batch.bytes, batch.records);
     batch.end(cursor);
     this.lastWriteAt = this.parts.clock.monoMs();

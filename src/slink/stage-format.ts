@@ -1,5 +1,5 @@
 /**
- * The stage of a folder site on disk (`reptool.stage`), version 1. Little-endian; see reptool-site(5).
+ * The stage of a folder site on disk (`reptool.stage`), version 2. Little-endian; see reptool-site(5).
  *
  *   byte 0       stamp A     written in turn; the valid one with the larger serial counts
  *   byte 1 MiB   stamp B     of each only the bytes in use are written, a multiple of 4096
@@ -15,8 +15,8 @@
  * stamp (header 256 bytes)                          device entry (224 bytes, then the name)
  *    0 16  magic "reptool stage"                       0  4  device number
  *   16  4  crc of all its bytes, field zero            4  2  bytes of the name
- *   20  4  version                                     6  1  samples (0…8)
- *   24  8  serial                                      7  1  flags: 1 = image being made, 2 = marked by xattr
+ *   20  4  version (2 where flags 4 or 8 are set)      6  1  samples (0…8)
+ *   24  8  serial                                      7  1  flags: 1 being made, 2 marked, 4 coming, 8 growing
  *   32 16  identity of the log                         8  8  bytes of the device
  *   48  4  slink number of the site                   16  8  largest serial its xattr may hold
  *   52  4  devices                                    24  8  smallest serial its xattr may hold
@@ -40,6 +40,12 @@
  *   16  4  header bytes, multiple of 4096             56  8  serial of the stamp it follows
  *   20  4  payload bytes, multiple of 512
  *
+ * Devices come, grow and go by records, at their place in the order, so that the set of devices is part of the
+ * prefix. What needs space on the disk is made before the record is staged (a site that is full confirms nothing),
+ * and announced in a durable stamp before that: *coming* is a device whose DEVICE_ADD is not in the base, which
+ * has no image but `<name>.img.new-<nr>` until that record is applied; *growing* is one whose file may be larger
+ * than the device is at the base. An image whose device was removed is kept as `<name>.img.removed-<nr>`.
+ *
  * Zero is never valid. What is assumed of the disk is what the log assumes (replog/format).
  */
 import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
@@ -47,7 +53,9 @@ import { MIB, roundUp } from '../base/units.js';
 import { ALIGN, BATCH_HEADER, RECORD_HEADER, batchHeaderBytes } from '../replog/format.js';
 import type { SiteCursor } from './contract.js';
 
-export const STAGE_VERSION = 1;
+export const STAGE_VERSION = 2;
+/** Of batches, and of stamps that announce nothing: what the first version wrote, and still reads. */
+const PLAIN_VERSION = 1;
 export const STAGE_FILE = 'reptool.stage';
 export const STAMP_MAGIC = 'reptool stage';
 /** Room of each stamp: some 3600 devices. */
@@ -63,6 +71,8 @@ const NAME_UNIT = 32;
 
 const D_MAKING = 1;
 const D_XATTR = 2;
+const D_COMING = 4;
+const D_GROWING = 8;
 
 export interface Sample {
   /** Number of a 4 KiB block. */
@@ -77,6 +87,10 @@ export interface StampDevice {
   size: number;
   /** The image is being made: it holds nothing yet and may be made again. */
   making: boolean;
+  /** Announced: its DEVICE_ADD is not in the base yet. */
+  coming: boolean;
+  /** Its file may be larger than `size`: a DEVICE_RESIZE is announced that is not in the base yet. */
+  growing: boolean;
   /** The image carries an extended attribute, whose serial lies in [xattrLow, xattrHigh]. */
   xattr: boolean;
   xattrLow: number;
@@ -114,7 +128,8 @@ export function encodeStamp(u8: Buffer, stamp: Stamp): number {
   const dv = new DataView(u8.buffer, u8.byteOffset, bytes);
   u8.fill(0, 0, bytes);
   setText(u8, 0, 16, STAMP_MAGIC);
-  dv.setUint32(20, STAGE_VERSION, true);
+  const announces = stamp.devices.some((device) => device.coming || device.growing);
+  dv.setUint32(20, announces ? STAGE_VERSION : PLAIN_VERSION, true);
   setU64(dv, 24, stamp.serial);
   u8.write(stamp.logId, 32, 'hex');
   dv.setUint32(48, stamp.nr, true);
@@ -143,7 +158,7 @@ function encodeDevice(u8: Buffer, dv: DataView, at: number, device: StampDevice)
   dv.setUint32(at, device.nr, true);
   dv.setUint16(at + 4, name.length, true);
   dv.setUint8(at + 6, device.samples.length);
-  dv.setUint8(at + 7, (device.making ? D_MAKING : 0) | (device.xattr ? D_XATTR : 0));
+  dv.setUint8(at + 7, flagsOf(device));
   setU64(dv, at + 8, device.size);
   setU64(dv, at + 16, device.xattrHigh);
   setU64(dv, at + 24, device.xattrLow);
@@ -152,6 +167,10 @@ function encodeDevice(u8: Buffer, dv: DataView, at: number, device: StampDevice)
     u8.write(sample.digest, at + 32 + i * SAMPLE_BYTES + 8, DIGEST, 'hex');
   });
   name.copy(u8, at + STAMP_DEVICE);
+}
+
+function flagsOf({ making, xattr, coming, growing }: StampDevice): number {
+  return (making ? D_MAKING : 0) | (xattr ? D_XATTR : 0) | (coming ? D_COMING : 0) | (growing ? D_GROWING : 0);
 }
 
 export type StampRead = { ok: true; value: Stamp } | { ok: false; reason: 'foreign' | 'damaged' | 'version' };
@@ -166,7 +185,8 @@ export function decodeStamp(raw: Buffer): StampRead {
   const crc = dv.getUint32(16, true);
   dv.setUint32(16, 0, true);
   if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
-  if (dv.getUint32(20, true) !== STAGE_VERSION) return { ok: false, reason: 'version' };
+  const version = dv.getUint32(20, true);
+  if (version < PLAIN_VERSION || version > STAGE_VERSION) return { ok: false, reason: 'version' };
   const devices: StampDevice[] = [];
   let at = STAMP_HEADER;
   for (let n = dv.getUint32(52, true); n > 0; n--) {
@@ -208,6 +228,8 @@ function decodeDevice(u8: Buffer, dv: DataView, at: number): StampDevice {
     name: u8.toString('utf8', at + STAMP_DEVICE, at + STAMP_DEVICE + dv.getUint16(at + 4, true)),
     size: getU64(dv, at + 8),
     making: (flags & D_MAKING) !== 0,
+    coming: (flags & D_COMING) !== 0,
+    growing: (flags & D_GROWING) !== 0,
     xattr: (flags & D_XATTR) !== 0,
     xattrHigh: getU64(dv, at + 16),
     xattrLow: getU64(dv, at + 24),
@@ -248,7 +270,7 @@ export function encodeStageBatch(
   u8.fill(0, 0, BATCH_HEADER);
   u8.fill(0, BATCH_HEADER + count * RECORD_HEADER, header);
   dv.setUint32(SB_MAGIC, STAGE_BATCH_MAGIC, true);
-  dv.setUint16(SB_VERSION, STAGE_VERSION, true);
+  dv.setUint16(SB_VERSION, PLAIN_VERSION, true);
   dv.setUint32(SB_COUNT, count, true);
   dv.setUint32(SB_HEADER, header, true);
   dv.setUint32(SB_PAYLOAD, payload, true);
@@ -264,7 +286,7 @@ export function encodeStageBatch(
 
 /** True where the sizes at the start of a batch agree with each other and fit into `room` bytes. */
 export function stageBatchShape(dv: DataView, room: number): boolean {
-  if (dv.getUint32(SB_MAGIC, true) !== STAGE_BATCH_MAGIC || dv.getUint16(SB_VERSION, true) !== STAGE_VERSION)
+  if (dv.getUint32(SB_MAGIC, true) !== STAGE_BATCH_MAGIC || dv.getUint16(SB_VERSION, true) !== PLAIN_VERSION)
     return false;
   const count = dv.getUint32(SB_COUNT, true);
   const header = dv.getUint32(SB_HEADER, true);

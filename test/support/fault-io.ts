@@ -74,6 +74,7 @@ export class FaultIo implements Io {
     this.run(call, () => this.below.replaceFile(call, file, text));
   readFile = (call: IoCall, file: string): string | number => this.run(call, () => this.below.readFile(call, file));
   unlink = (call: IoCall, file: string): number => this.run(call, () => this.below.unlink(call, file));
+  rename = (call: IoCall, from: string, to: string): number => this.run(call, () => this.below.rename(call, from, to));
   mkdir = (call: IoCall, dir: string, mode?: number): number => this.run(call, () => this.below.mkdir(call, dir, mode));
   syncDir = (call: IoCall, dir: string): number => this.run(call, () => this.below.syncDir(call, dir));
   setXattr = (call: IoCall, fd: number, name: string, value: Uint8Array): number =>

@@ -262,8 +262,7 @@ export class SimDaemon {
       },
       {
         identity: { logId: host.logId, group: GROUP, nr: site.nr },
-        devices: () =>
-          host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
+        devices: host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
         cursor,
         fresh: cursor.seq === first.seq,
         paused: site.paused,

@@ -374,6 +374,16 @@ export class SimIo implements Io {
     });
   }
 
+  rename(call: IoCall, from: string, to: string): number {
+    return this.through(call, 'name', from, () => {
+      const disk = this.disk(from);
+      if (typeof disk === 'number') return disk;
+      if (disk.find(from) === undefined) return ERR(ERRNO.ENOENT);
+      disk.rename(from, to);
+      return 0;
+    });
+  }
+
   mkdir(call: IoCall, dir: string): number {
     return this.through(call, 'name', dir, () => {
       const disk = this.disk(dir);

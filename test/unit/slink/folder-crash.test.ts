@@ -9,7 +9,7 @@ import { KIB } from '../../../src/base/units.js';
 import { FolderSite } from '../../../src/slink/folder.js';
 import { recoverFolder } from '../../../src/slink/recover.js';
 import { TestClock, cleanUp, scratch } from '../replog/rig.js';
-import { DISK, DISK1, Died, FaultIo, History, how, imagesOf, type Rule } from './support.js';
+import { DISK, DISK1, Died, FaultIo, History, how, type Rule } from './support.js';
 
 const OPTIONS = { area: 64 * KIB };
 const DEVICES = [DISK, DISK1];
@@ -18,6 +18,79 @@ interface Life {
   history: History;
   /** Everything below was confirmed. */
   confirmed: number;
+}
+
+const DISK2 = { nr: 2, name: 'disk2', size: 16 * KIB };
+/** Has the name of one that is removed before it comes. */
+const DISK3 = { nr: 3, name: 'disk1', size: 24 * KIB };
+const DISK4 = { nr: 4, name: 'disk4', size: 8 * KIB };
+
+/** Devices that come, grow and go, in one batch and in several, with and without a base move between. */
+function devicesLive(faults: FaultIo, folder: string): Life {
+  const life: Life = { history: new History(DEVICES), confirmed: 1 };
+  const clock = new TestClock();
+  const { history } = life;
+  const stories: ((site: FolderSite) => void)[] = [];
+  const ship = (site: FolderSite): void => {
+    assert.equal(site.write(history.end()), 0, site.reason);
+    life.confirmed = history.cursor.seq;
+  };
+  stories.push((site) => {
+    history.begin().fill(0, 4096).fill(0, 4096, 1);
+    ship(site);
+    history.begin().add(DISK2).fill(0, 8192, 2).fill(4096, 512).add(DISK2).tag('x');
+    ship(site);
+    history
+      .begin()
+      .fill(1024, 2048, 2)
+      .grow(2, 32 * KIB)
+      .fill(16 * KIB, 8192, 2)
+      .grow(2, 32 * KIB);
+    ship(site);
+    assert.equal(site.flush(), 0, site.reason);
+    history.begin().fill(512, 512, 1).remove(1).add(DISK3).fill(0, 4096, 3).remove(1);
+    ship(site);
+    history
+      .begin()
+      .fill(8192, 2048, 3)
+      .grow(0, 96 * KIB)
+      .fill(80 * KIB, 4096);
+    ship(site);
+  });
+  stories.push((site) => {
+    history
+      .begin()
+      .add(DISK4)
+      .fill(0, 1024, 4)
+      .grow(4, 16 * KIB)
+      .fill(12 * KIB, 1024, 4)
+      .remove(4)
+      .fill(0, 512);
+    ship(site);
+    history.begin().remove(2).fill(0, 512, 3);
+    ship(site);
+    assert.equal(site.flush(), 0, site.reason);
+    history
+      .begin()
+      .grow(3, 32 * KIB)
+      .fill(24 * KIB, 2048, 3);
+    ship(site);
+  });
+  try {
+    stories.forEach((story, i) => {
+      const site = new FolderSite(faults.io, clock, folder, OPTIONS);
+      try {
+        const opened = site.open(how(DEVICES, i === 0));
+        assert.ok(opened.ok, site.reason);
+        story(site);
+      } finally {
+        site.close();
+      }
+    });
+  } catch (error) {
+    if (!(error instanceof Died)) throw error;
+  }
+  return life;
 }
 
 /** Makes the site, ships batches of all kinds over several base moves, closes and opens it in between. */
@@ -60,13 +133,14 @@ describe('FolderSite cut off at every call', function () {
   afterEach(cleanUp);
 
   /** The calls of a life that nothing cuts off. */
-  function wholeLife(): readonly string[] {
+  function wholeLife(live: Live): readonly string[] {
     const folder = join(scratch(), 'whole');
     mkdirSync(folder);
     const faults = new FaultIo(undefined, true);
     const methods: string[] = [];
     faults.rule = (_call, _n, method) => void methods.push(method);
     live(faults, folder);
+    rmSync(folder, { recursive: true });
     return methods;
   }
 
@@ -82,40 +156,49 @@ describe('FolderSite cut off at every call', function () {
       rule: (at) => (_call, n) => (n === at ? { tear: 0.5 } : undefined),
     },
   ];
-  for (const { name, applies, rule } of kinds)
-    it(`! images and stage are a prefix of history that holds all that was confirmed (${name})`, () => {
-      const base = scratch();
-      const methods = wholeLife();
-      assert.ok(methods.length > 200, `only ${methods.length} calls`);
-      for (let at = 1; at <= methods.length; at++) {
-        if (!applies(methods[at - 1]!)) continue;
-        const folder = join(base, `s${at}`);
-        mkdirSync(folder);
-        const faults = new FaultIo(rule(at), true);
-        const { history, confirmed } = live(faults, folder);
-        assert.equal(faults.dead, true);
-        const what = `call ${at}, ${faults.names[at - 1]}`;
+  const lives: { title: string; live: Live }[] = [
+    { title: 'images and stage are a prefix of history that holds all that was confirmed', live },
+    { title: 'its set of devices and their sizes are a prefix of history as well', live: devicesLive },
+  ];
+  for (const { title, live } of lives)
+    for (const { name, applies, rule } of kinds)
+      it(`! ${title} (${name})`, () => {
+        const base = scratch();
+        const methods = wholeLife(live);
+        assert.ok(methods.length > 150, `only ${methods.length} calls`);
+        for (let at = 1; at <= methods.length; at++) {
+          if (!applies(methods[at - 1]!)) continue;
+          const folder = join(base, `s${at}`);
+          mkdirSync(folder);
+          const faults = new FaultIo(rule(at), true);
+          const { history, confirmed } = live(faults, folder);
+          assert.equal(faults.dead, true);
+          const what = `call ${at}, ${faults.names[at - 1]}`;
 
-        // Somebody who has only the folder finds the same as the group.
-        const copy = join(base, 'copy');
-        cpSync(folder, copy, { recursive: true });
-        const site = new FolderSite(new FaultIo(undefined, true).io, new TestClock(), folder, OPTIONS);
-        const opened = site.open(how(DEVICES, confirmed === 1));
-        assert.ok(opened.ok, `${what}: ${site.reason}`);
-        assert.ok(opened.cursor.seq >= confirmed, `${what}: reaches ${opened.cursor.seq}, confirmed ${confirmed}`);
-        assert.equal(history.seqOf(imagesOf(folder, DEVICES)), sameState(history, opened.cursor.seq), what);
-        site.close();
-        if (confirmed > 1) checkRecovered(copy, history, opened.cursor.seq, what);
-        rmSync(copy, { recursive: true });
-        rmSync(folder, { recursive: true });
-      }
-    });
+          // Somebody who has only the folder finds the same as the group.
+          const copy = join(base, 'copy');
+          cpSync(folder, copy, { recursive: true });
+          const site = new FolderSite(new FaultIo(undefined, true).io, new TestClock(), folder, OPTIONS);
+          const opened = site.open(how(DEVICES, confirmed === 1));
+          assert.ok(opened.ok, `${what}: ${site.reason}`);
+          assert.ok(opened.cursor.seq >= confirmed, `${what}: reaches ${opened.cursor.seq}, confirmed ${confirmed}`);
+          assert.equal(history.seqOfFolder(folder), sameState(history, opened.cursor.seq), what);
+          site.close();
+          if (confirmed > 1) checkRecovered(copy, history, opened.cursor.seq, what);
+          rmSync(copy, { recursive: true });
+          rmSync(folder, { recursive: true });
+        }
+      });
 });
+
+type Live = (faults: FaultIo, folder: string) => Life;
 
 /** Control records leave images as they are: the last seq with the same content. */
 function sameState(history: History, seq: number): number {
-  const images = history.states[seq - history.firstSeq]!;
-  return history.seqOf(images)!;
+  const same = (a: Map<number, Buffer>, b: Map<number, Buffer>): boolean =>
+    a.size === b.size && [...a].every(([nr, bytes]) => b.get(nr)?.equals(bytes) === true);
+  const state = history.states[seq - history.firstSeq]!;
+  return history.firstSeq + history.states.findLastIndex((other) => same(state, other));
 }
 
 function checkRecovered(folder: string, history: History, seq: number, what: string): void {
@@ -125,6 +208,9 @@ function checkRecovered(folder: string, history: History, seq: number, what: str
     const report = recoverFolder(io, folder, { write });
     assert.equal(report.seq, seq, what);
     assert.equal(report.written, write, `${what}: ${JSON.stringify(report)}`);
+    const names = history.states[seq - history.firstSeq]!;
+    const found = report.images.map((image) => `${image.name} ${image.size}`).sort();
+    assert.deepEqual(found, [...names].map(([nr, bytes]) => `${history.names.get(nr)} ${bytes.length}`).sort(), what);
   }
-  assert.equal(history.seqOf(imagesOf(folder, DEVICES)), sameState(history, seq), what);
+  assert.equal(history.seqOfFolder(folder), sameState(history, seq), what);
 }

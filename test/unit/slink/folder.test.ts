@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ERRNO } from '../../../src/base/errors.js';
 import { realIo, type Io } from '../../../src/base/io.js';
@@ -187,15 +187,6 @@ describe('FolderSite', () => {
       assert.match(refusal(newSite().open(nr)).reason, /is site 1 of this group, not site 2/);
     });
 
-    it('refuses a device of another size or name', () => {
-      opened().close();
-      assert.match(
-        refusal(newSite().open(how([{ ...DISK, size: DISK.size * 2 }]))).reason,
-        /"disk0" of 65536 bytes here/,
-      );
-      assert.equal(refusal(newSite().open(how([{ ...DISK, name: 'vda' }]))).refused, true);
-    });
-
     it('does not make a site anew that has existed', () => {
       const { refused, reason } = refusal(newSite().open(how([DISK], false)));
       assert.equal(refused, false);
@@ -345,24 +336,123 @@ describe('FolderSite', () => {
   });
 
   describe('devices that come and go', () => {
-    it('makes an image for a device that is new, keeping what is staged', () => {
+    const GIG = 1024 * 1024 * KIB;
+
+    it('! a site that exists follows the records, whatever the group has by now', () => {
       const { site, history } = shipped();
       site.close();
-      const result = newSite().open(how([DISK, DISK1], false));
+      const again = newSite();
+      const result = again.open(how([{ ...DISK1, nr: 9 }], false));
       assert.deepEqual(result, { ok: true, cursor: history.cursor });
-      assert.deepEqual(imagesOf(folder, [DISK, DISK1]), new Map([...history.now, [1, Buffer.alloc(DISK1.size)]]));
+      assert.deepEqual(imagesOf(folder, [DISK, DISK1]), history.now);
     });
 
-    it('asks to be opened again for a device it does not know, and passes over one that the group does not know either', () => {
+    it('! makes, grows and keeps images at the place of the record', () => {
       const site = opened();
-      const history = new History([DISK, DISK1]);
-      const batch = history.begin().fill(0, 512).fill(0, 512, 1).end();
-      assert.equal(site.write(batch), -ERRNO.ENODEV);
-      assert.deepEqual(imagesOf(folder), new Map([[0, Buffer.alloc(DISK.size)]]), 'nothing of the batch is there');
+      const history = new History([DISK]);
+      const write = (batch: History): void => assert.equal(site.write(batch.end()), 0, site.reason);
+      write(history.begin().fill(0, 512).add(DISK1).fill(512, 1024, 1));
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+      write(
+        history
+          .begin()
+          .grow(1, 2 * DISK1.size)
+          .fill(DISK1.size, 1024, 1),
+      );
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+      const last = history.now.get(1)!;
+      write(history.begin().remove(1).fill(512, 512));
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+      assert.deepEqual(readFileSync(join(folder, 'disk1.img.removed-1')), last);
+      assert.equal(site.flush(), 0, site.reason);
+      site.close();
+      opened(newSite(), [DISK], false);
+      assert.deepEqual(readFileSync(join(folder, 'disk1.img.removed-1')), last);
+    });
+
+    it('! confirms nothing where a new image finds no space, and leaves none of it behind', () => {
+      const faults = new FaultIo();
+      const site = opened(newSite(faults.io));
+      const history = new History([DISK]);
+      const batch = history.begin().fill(0, 512).add(DISK1).end();
+      faults.rule = (call, _n, method) =>
+        call === 'SITE:CREATE' && method === 'fallocate' ? { errno: ERRNO.ENOSPC } : undefined;
+      assert.equal(site.write(batch), -ERRNO.ENOSPC);
+      assert.match(site.reason, /disk1\.img\.new-1: allocating 32 KiB failed: no space left/);
+      assert.deepEqual(readdirSync(folder).sort(), ['disk0.img', STAGE_FILE]);
+      assert.deepEqual(site.open(how([DISK], false)), { ok: true, cursor: START });
+      faults.rule = undefined;
+      assert.equal(site.write(batch), 0, site.reason);
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+    });
+
+    it('! confirms nothing where growing finds no space, and has the old size again', () => {
+      const faults = new FaultIo();
+      const site = opened(newSite(faults.io));
+      const history = new History([DISK]);
+      const batch = history
+        .begin()
+        .fill(0, 512)
+        .grow(0, 2 * DISK.size)
+        .fill(DISK.size, 512)
+        .end();
+      faults.rule = (call, _n, method) =>
+        call === 'SITE:CREATE' && method === 'fallocate' ? { errno: ERRNO.ENOSPC } : undefined;
+      assert.equal(site.write(batch), -ERRNO.ENOSPC);
+      assert.match(site.reason, /disk0\.img: growing it to 128 KiB failed: no space left/);
+      assert.equal(statSync(join(folder, 'disk0.img')).size, DISK.size);
+      assert.deepEqual(site.open(how([DISK], false)), { ok: true, cursor: START });
+      faults.rule = undefined;
+      assert.equal(site.write(batch), 0, site.reason);
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+    });
+
+    it('! cuts off what was grown for a record that was never staged', () => {
+      const faults = new FaultIo();
+      const site = opened(newSite(faults.io));
+      const history = new History([DISK]);
+      faults.rule = (call) => (call === 'SITE:STAGE' ? { die: true } : undefined);
+      assert.throws(() =>
+        site.write(
+          history
+            .begin()
+            .grow(0, 2 * DISK.size)
+            .end(),
+        ),
+      );
+      assert.equal(statSync(join(folder, 'disk0.img')).size, 2 * DISK.size);
+      assert.deepEqual(newSite().open(how([DISK], false)), { ok: true, cursor: START });
+      assert.equal(statSync(join(folder, 'disk0.img')).size, DISK.size);
+    });
+
+    it('! refuses to put an image in the place of a file that is not its own', () => {
+      const site = opened();
+      const history = new History([DISK]);
+      writeFileSync(join(folder, 'disk1.img'), 'precious');
+      const batch = history.begin().add(DISK1).end();
+      assert.equal(site.write(batch), -ERRNO.EEXIST);
+      assert.match(site.reason, /disk1\.img: is there already .* and no image of this site/);
+      assert.equal(readFileSync(join(folder, 'disk1.img'), 'utf8'), 'precious');
+      renameSync(join(folder, 'disk1.img'), join(folder, 'mine'));
       assert.ok(site.open(how([DISK], false)).ok);
       assert.equal(site.write(batch), 0, site.reason);
-      site.close();
-      assert.ok(newSite().open(how([DISK], false)).ok);
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
+    });
+
+    it('refuses writes to a device that never came, and passes over devices that went without a record', () => {
+      const site = opened();
+      const history = new History([DISK, DISK1]);
+      assert.equal(site.write(history.begin().fill(0, 512).fill(0, 512, 1).end()), -ERRNO.ENODEV);
+      assert.match(site.reason, /writes to device 1, and no record of its coming/);
+      assert.deepEqual(imagesOf(folder), new Map([[0, Buffer.alloc(DISK.size)]]), 'nothing of the batch is there');
+    });
+
+    it('takes records that were written twice, and those that come too late, as done', () => {
+      const site = opened();
+      const history = new History([DISK]);
+      const batch = history.begin().add(DISK1).fill(0, 512, 1).add(DISK1).grow(1, DISK1.size).remove(1).remove(1);
+      assert.equal(site.write(batch.grow(1, GIG).end()), 0, site.reason);
+      assert.equal(history.seqOfFolder(folder), history.cursor.seq);
     });
   });
 

@@ -43,6 +43,7 @@ describe('recoverFolder', () => {
         timeUs: history.cursor.time,
         staged: { batches: 1, records: 2, bytes: 8704 },
         images: ['disk0 ok', 'disk1 ok'],
+        kept: [],
         written: false,
       },
     );
@@ -57,6 +58,33 @@ describe('recoverFolder', () => {
     const site = new FolderSite(realIo, new TestClock(), folder);
     assert.deepEqual(site.open(how(DEVICES, false)), { ok: true, cursor: history.cursor });
     site.close();
+  });
+
+  it('! follows devices that came, grew and went in what is staged, and says what is kept', () => {
+    const site = new FolderSite(realIo, new TestClock(), folder, { area: 256 * KIB });
+    assert.ok(site.open(how(DEVICES, false)).ok);
+    const added = { nr: 2, name: 'disk1', size: 8 * KIB };
+    history
+      .begin()
+      .remove(1)
+      .add(added)
+      .fill(0, 4096, 2)
+      .grow(2, 16 * KIB)
+      .fill(12 * KIB, 512, 2);
+    assert.equal(site.write(history.end()), 0, site.reason);
+    site.close();
+    for (const write of [false, true, true]) {
+      const report = recoverFolder(realIo, folder, { write });
+      assert.deepEqual(
+        report.images.map(({ name, size, state }) => [name, size, state]),
+        [
+          ['disk0', DISK.size, 'ok'],
+          ['disk1', 16 * KIB, 'ok'],
+        ],
+      );
+      assert.deepEqual(report.kept, [{ name: 'disk1', file: join(folder, 'disk1.img.removed-1') }]);
+    }
+    assert.equal(history.seqOfFolder(folder), history.cursor.seq);
   });
 
   it('stops at a torn batch', () => {

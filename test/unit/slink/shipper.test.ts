@@ -3,6 +3,8 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ERRNO } from '../../../src/base/errors.js';
 import { KIB, MIB } from '../../../src/base/units.js';
+import { encodeDeviceAdd } from '../../../src/replog/device-records.js';
+import { REC } from '../../../src/replog/format.js';
 import { SH } from '../../../src/replog/shared.js';
 import { W } from '../../../src/replog/window.js';
 import type { SiteCursor, SiteDevice } from '../../../src/slink/contract.js';
@@ -50,7 +52,7 @@ describe('Shipper', () => {
       },
       {
         identity: { logId: LOG_ID, group: 'default', nr: 1 },
-        devices: () => [BIG],
+        devices: [BIG],
         cursor: { ...rig.log.super.checkpoint, reign: 0 },
         fresh: true,
         ...options,
@@ -347,17 +349,24 @@ describe('Shipper', () => {
   });
 
   it('makes the image of a device that is added while it runs', () => {
-    const devices = [BIG];
-    start({ devices: () => devices });
+    start();
     settle();
     const added = { nr: 5, name: 'extra', size: 64 * KIB };
-    devices.push(added);
+    rig.appender.appendControl(REC.DEVICE_ADD, 5, encodeDeviceAdd(added));
     rig.write(4096, 7, 0, 5);
-    settle();
     settle();
     assert.equal(imagesOf(folder, [added]).get(5)?.[4095], 7);
     assert.equal(shipper.state, 'connected');
     assert.equal(shipper.cursor.seq, rig.durable);
+  });
+
+  it('says which device the log writes to without a record of its coming', () => {
+    start();
+    settle();
+    rig.write(4096, 7, 0, 5);
+    settle();
+    assert.equal(shipper.state, 'failed');
+    assert.match(shipper.reason, /writes to device 5, and no record of its coming; resync the site/);
   });
 
   it('says so where the log is damaged before what it needs', () => {

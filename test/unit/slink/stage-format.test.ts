@@ -28,12 +28,25 @@ const STAMP: Stamp = {
       name: 'disk0',
       size: 1073741824,
       making: false,
+      coming: false,
+      growing: false,
       xattr: true,
       xattrHigh: 7,
       xattrLow: 2,
       samples: [{ block: 2, digest: 'a'.repeat(32) }],
     },
-    { nr: 9, name: 'ä'.repeat(40), size: 512, making: true, xattr: false, xattrHigh: 0, xattrLow: 0, samples: [] },
+    {
+      nr: 9,
+      name: 'ä'.repeat(40),
+      size: 512,
+      making: true,
+      coming: false,
+      growing: false,
+      xattr: false,
+      xattrHigh: 0,
+      xattrLow: 0,
+      samples: [],
+    },
   ],
 };
 
@@ -47,6 +60,15 @@ describe('stage format', () => {
     const u8 = encoded();
     assert.equal(u8.length, 4096);
     assert.deepEqual(decodeStamp(u8), { ok: true, value: STAMP });
+  });
+
+  it('a stamp that announces a device or its growth is of version 2, and comes back as well', () => {
+    for (const flag of ['coming', 'growing'] as const) {
+      const stamp = { ...STAMP, devices: STAMP.devices.map((device, i) => ({ ...device, [flag]: i === 1 })) };
+      const u8 = encoded(stamp);
+      assert.equal(u8.readUInt32LE(20), 2);
+      assert.deepEqual(decodeStamp(u8), { ok: true, value: stamp });
+    }
   });
 
   it('has the fields where the drawing says', () => {

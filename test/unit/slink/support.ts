@@ -1,5 +1,5 @@
 /** Records, logs and folders for the tests of sites and images, and an Io that fails or dies where it is told. */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setU64 } from '../../../src/base/codec.js';
 import { realIo, type Io, type IoCall } from '../../../src/base/io.js';
@@ -26,6 +26,7 @@ import {
   recordSum,
   type RecordType,
 } from '../../../src/replog/format.js';
+import { encodeDeviceAdd, encodeDeviceResize } from '../../../src/replog/device-records.js';
 import { ShipBatch } from '../../../src/slink/batch.js';
 import type { SiteCursor, SiteDevice, SiteOpen } from '../../../src/slink/contract.js';
 import { LOG_ID, scratch } from '../replog/rig.js';
@@ -112,6 +113,8 @@ export class History {
   /** Contents of each device after record i; index 0 is the start. */
   readonly states: Map<number, Buffer>[] = [];
   readonly firstSeq: number;
+  /** Names of all devices there ever were, by number. */
+  readonly names = new Map<number, string>();
   private readonly chain = new Chain();
   private time = 1_700_000_000_000_000;
 
@@ -119,6 +122,7 @@ export class History {
     this.cursor = { ...start };
     this.firstSeq = start.seq;
     this.chain.set(start.chainLo, start.chainHi);
+    for (const { nr, name } of devices) this.names.set(nr, name);
     this.states.push(new Map(devices.map((device) => [device.nr, Buffer.alloc(device.size)])));
   }
 
@@ -152,6 +156,44 @@ export class History {
     this.record(REC.TAG, 0, 0, 0, Buffer.from(name));
     this.states.push(this.now);
     return this;
+  }
+
+  add(device: SiteDevice): this {
+    this.record(REC.DEVICE_ADD, device.nr, 0, 0, encodeDeviceAdd(device));
+    this.names.set(device.nr, device.name);
+    const known = this.now.get(device.nr) ?? Buffer.alloc(device.size);
+    this.states.push(new Map([...this.now, [device.nr, known]]));
+    return this;
+  }
+
+  grow(nr: number, size: number): this {
+    this.record(REC.DEVICE_RESIZE, nr, 0, 0, encodeDeviceResize(size));
+    const image = this.now.get(nr);
+    const next = new Map(this.now);
+    if (image !== undefined && image.length < size)
+      next.set(nr, Buffer.concat([image, Buffer.alloc(size - image.length)]));
+    this.states.push(next);
+    return this;
+  }
+
+  remove(nr: number): this {
+    this.record(REC.DEVICE_REMOVE, nr, 0, 0);
+    const next = new Map(this.now);
+    next.delete(nr);
+    this.states.push(next);
+    return this;
+  }
+
+  /** The number of the last record after which the images of `folder` are these and no others, or undefined. */
+  seqOfFolder(folder: string): number | undefined {
+    const files = readdirSync(folder).filter((name) => name.endsWith('.img'));
+    const found = new Map(files.map((name) => [name.slice(0, -4), readFileSync(join(folder, name))]));
+    for (let i = this.states.length - 1; i >= 0; i--) {
+      const state = this.states[i]!;
+      const same = [...state].every(([nr, bytes]) => found.get(this.names.get(nr)!)?.equals(bytes) === true);
+      if (same && state.size === found.size) return this.firstSeq + i;
+    }
+    return undefined;
   }
 
   end(): ShipBatch {
