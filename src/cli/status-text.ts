@@ -48,8 +48,15 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
   const words = DRBD_WORDS[site.state];
   const head =
     `  ${site.name} connection:${words.connection} replication:${words.replication} ` +
-    `policy:${site.policy} ${site.type}:${site.address}`;
+    `policy:${policyText(site)}${site.degraded ? ' degraded:yes' : ''} ${site.type}:${site.address}`;
   const lines = [head];
+  const rules = rulesText(site);
+  if (rules !== '') lines.push(`    ${rules}`);
+  if (site['waiting-writes'] > 0)
+    lines.push(`    ${plural(site['waiting-writes'], 'write waits', 'writes wait')} for this site`);
+  if (site.degraded) lines.push('    degraded: writers go on without it until it has caught up');
+  else if (site.policy === 'async' && site.mode === 'S')
+    lines.push('    beyond its fall-behind limit: writes wait for it');
   for (const peer of site.peer_devices) {
     const device = s.devices.find((d) => d.volume === peer.volume);
     lines.push(`    ${device?.name ?? `volume ${peer.volume}`} peer-disk:${peer['peer-disk-state']}`);
@@ -63,6 +70,28 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
   if (site['needs-full-resync']) lines.push('    needs a full resynchronisation');
   if (site.reason !== null) lines.push(`    ${site.state}: ${site.reason}`);
   return lines;
+}
+
+/** `sync`, `async+stall`. */
+export function policyText(site: Pick<SiteStatus, 'policy' | 'stall'>): string {
+  return site.stall ? `${site.policy}+stall` : site.policy;
+}
+
+/** What is set beyond the policy itself, '' where nothing is. */
+export function rulesText(site: SiteStatus): string {
+  const { ios, size, 'timeout-ms': timeoutMs } = site['fall-behind'];
+  const limits = [
+    ios > 0 ? plural(ios, 'write') : '',
+    size > 0 ? short(size) : '',
+    timeoutMs > 0 ? formatSeconds(timeoutMs / 1000) : '',
+  ].filter((limit) => limit !== '');
+  return [
+    limits.length > 0 ? `fall-behind:${limits.join(',').replaceAll(' ', '')}` : '',
+    site['sync-timeout-ms'] > 0 ? `sync-timeout:${formatSeconds(site['sync-timeout-ms'] / 1000).replace(' ', '')}` : '',
+    site.bandwidth > 0 ? `bandwidth:${short(site.bandwidth)}/s` : '',
+  ]
+    .filter((word) => word !== '')
+    .join(' ');
 }
 
 function logLines(s: StatusJson): string[] {
@@ -125,6 +154,9 @@ export function verdict(s: StatusJson): Verdict {
 
 function judgeSite(site: SiteStatus, critical: string[], warning: string[]): void {
   const why = site.reason === null ? '' : `: ${site.reason}`;
+  if (site['waiting-writes'] > 0 && site.state !== 'connected' && site.state !== 'behind')
+    critical.push(`${plural(site['waiting-writes'], 'write waits', 'writes wait')} for ${site.name}`);
+  if (site.degraded) warning.push(`${site.name} degraded`);
   if (site['needs-full-resync']) critical.push(`${site.name} needs a full resynchronisation${why}`);
   else if (site.state === 'failed') critical.push(`${site.name} failed${why}`);
   else if (site.state === 'paused' || site.state === 'resyncing') warning.push(`${site.name} ${site.state}${why}`);

@@ -17,6 +17,12 @@ export interface SiteFacts {
   paused: boolean;
   needsFullResync: boolean;
   cursor: LogPlace;
+  /** Its timeout has let writers go on without it. */
+  degraded: boolean;
+  /** Every write waits for it just now: it is sync, or beyond its fall-behind limits. */
+  sync: boolean;
+  /** Requests that wait for it. */
+  waiting: number;
   /** Time of the first record that it has not confirmed, microseconds; 0 where it has all. */
   oldestUs: number;
 }
@@ -105,6 +111,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
     role: 'Primary',
     suspended: reason !== null,
     'suspended-reason': reason,
+    'held-by': f.sites.filter((site) => site.waiting > 0).map((site) => holderName(site.config.nr)),
     'write-ordering': 'group',
     durability: config.durability,
     version: f.version,
@@ -214,7 +221,19 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
     type: config.type,
     address: config.address,
     policy: config.policy,
+    ack: config.ack,
+    stall: config.stall,
+    'fall-behind': {
+      ios: config.fallBehind.ios,
+      size: config.fallBehind.size,
+      'timeout-ms': config.fallBehind.timeoutMs,
+    },
+    'sync-timeout-ms': config.syncTimeoutMs,
+    bandwidth: config.bandwidth,
     'rpo-ms': config.rpoMs,
+    mode: site.sync ? 'S' : 'A',
+    degraded: site.degraded,
+    'waiting-writes': site.waiting,
     state: site.state,
     reason: site.reason === '' ? null : site.reason,
     paused: site.paused,

@@ -4,7 +4,8 @@
  *   0 1 replicator {<A|S>,<ios>,<size>} <Σios>/<Σsize>/<log size> <head> <tail> <free> <state> <holder>
  *   0 <len> replicator-dev <group> <nr> {<err>,<sync>}
  *
- * Sizes and positions are sectors. Per link: A asynchronous, S synchronous; writes and sectors not yet
+ * Sizes and positions are sectors. Per link: A asynchronous, S synchronous (by its policy, or because it is
+ * beyond its fall-behind limits: writes wait for it); writes and sectors not yet
  * confirmed. `state` is ok, full or error; `holder` the link that keeps the log's head, or `-`. Per device and
  * link: err A (alive) or W (does not take writes); sync `-` for the local disk, else regions `<in sync>/<all>`.
  */
@@ -24,7 +25,7 @@ export function statusLines(f: GroupFacts): string {
       ios: window.tail - window.applied,
       sectors: sectors(window.unapplied),
     },
-    ...status.connections.map((c) => ({ mode: 'A' as const, ios: c['lag-writes'], sectors: sectors(c['lag-bytes']) })),
+    ...status.connections.map((c) => ({ mode: c.mode, ios: c['lag-writes'], sectors: sectors(c['lag-bytes']) })),
   ];
   const ios = links.reduce((sum, link) => sum + link.ios, 0);
   const size = links.reduce((sum, link) => sum + link.sectors, 0);

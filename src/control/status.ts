@@ -14,6 +14,8 @@ export interface StatusJson {
   suspended: boolean;
   /** Why, with the next step; null while nothing is wrong. */
   'suspended-reason': string | null;
+  /** The sites that writers wait for just now: sync ones, and those beyond their fall-behind limits. */
+  'held-by': string[];
   'write-ordering': 'group';
   durability: 'flush' | 'write';
   version: string;
@@ -127,7 +129,21 @@ export interface SiteStatus {
   type: string;
   address: string;
   policy: 'sync' | 'async';
+  ack: 'durable' | 'received';
+  stall: boolean;
+  /** Limits beyond which an async site makes writers wait; 0 = none. Writes, bytes, milliseconds. */
+  'fall-behind': { ios: number; size: number; 'timeout-ms': number };
+  /** For how long writers wait for the site at most; 0 = for ever. */
+  'sync-timeout-ms': number;
+  /** Bytes per second that are sent at most; 0 = unlimited. */
+  bandwidth: number;
   'rpo-ms': number;
+  /** `S`: every write waits for the site just now (it is sync, or beyond its limits); `A`: none does. */
+  mode: 'A' | 'S';
+  /** Its timeout is over: writers go on without it until it has caught up. */
+  degraded: boolean;
+  /** Requests that wait for it. */
+  'waiting-writes': number;
   state: SiteState;
   /** Why it is in that state; null where there is nothing to say. */
   reason: string | null;

@@ -3,18 +3,19 @@
  * What was `auto` or `create` when the log was made is `open` now, so that the lines can be used again as they
  * stand. A blank in a path is written as `\ `, as dmsetup does.
  *
- *   0 1 replicator ringbuffer 4 <log> 0 open <sectors> {blockdev 2 <slink> asynchronous|synchronous}
+ *   0 1 replicator ringbuffer 4 <log> 0 open <sectors> {blockdev <2…> <slink> <policy> [<limit> <value>]…}
  *   [<name>: ]0 <sectors> replicator-dev <group> <nr> {<slink> 1 <path> nolog 0}
  */
 import { SECTOR } from '../base/units.js';
 import { imagePath } from '../slink/folder-devices.js';
-import type { GroupConfig } from './config.js';
+import type { GroupConfig, SiteConfig } from './config.js';
+import { limitWords, policyWords } from './policy-words.js';
 import { namePrefix } from './status-lines.js';
 
 export function tableLines(config: GroupConfig): string {
-  const local = config.durability === 'write' ? 'synchronous' : 'asynchronous';
+  const local = config.durability === 'write' ? 'sync' : 'async';
   const log = `ringbuffer 4 ${word(config.log.path)} 0 open ${config.log.size / SECTOR}`;
-  const links = [`blockdev 2 0 ${local}`, ...config.sites.map((site) => `${site.type} 2 ${site.nr} asynchronous`)];
+  const links = [`blockdev 2 0 ${local}`, ...config.sites.map(linkWords)];
   const lines = [`0 1 replicator ${log} ${links.join(' ')}`];
   for (const d of config.devices) {
     const legs = [
@@ -24,6 +25,11 @@ export function tableLines(config: GroupConfig): string {
     lines.push(`${namePrefix(d)}0 ${d.size / SECTOR} replicator-dev ${config.name} ${d.nr} ${legs.join(' ')}`);
   }
   return `${lines.join('\n')}\n`;
+}
+
+function linkWords(site: SiteConfig): string {
+  const words = [site.nr, policyWords(site), ...limitWords(site)];
+  return `${site.type} ${words.length} ${words.join(' ')}`;
 }
 
 function word(text: string): string {

@@ -6,7 +6,7 @@ import { realIo } from '../base/io.js';
 import { OUT_HEADER, WRITE_OUT_BYTES, putHeader, putWriteOut } from '../fuse/proto.js';
 import { Committer } from '../replog/committer.js';
 import { LogFile } from '../replog/logfile.js';
-import { SH, Shared, type Bell } from '../replog/shared.js';
+import { MAX_LINK_THREADS, SH, Shared, lowestBit, type Bell } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { post, runShell, type CommitStart, type ShellWorkerData } from './shell.js';
 
@@ -46,7 +46,7 @@ runShell<CommitStart>('reptool-commit', data, shared, (start) => {
         ]),
     },
   });
-  const news = new News(committer, start.links);
+  const news = new News(committer);
   return {
     machine: committer,
     stepped: () => news.stepped(),
@@ -71,22 +71,30 @@ const RING_MS = 2;
 /** Tells applier and shippers what is durable: lazily, since waking three threads costs more than a small write. */
 class News {
   private readonly committer: Committer;
-  private readonly bells: Bell[];
+  private readonly applier = shared.bell(SH.BELL_APPLY);
+  private readonly links: readonly Bell[];
   private told: number;
   private toldPos: number;
   private rested = -1;
+  /** Up to where the links that somebody waits for were told. */
+  private hurried = -1;
 
-  constructor(committer: Committer, links: number) {
+  constructor(committer: Committer) {
     this.committer = committer;
     this.told = committer.durable;
     this.toldPos = this.payloadPos();
-    this.bells = [shared.bell(SH.BELL_APPLY)];
-    for (let i = 0; i < links; i++) this.bells.push(shared.bell(SH.BELL_LINKS + 2 * i));
+    this.links = Array.from({ length: MAX_LINK_THREADS }, (_, i) => shared.bell(SH.BELL_LINKS + 2 * i));
   }
 
   stepped(): void {
     const { durable } = this.committer;
     if (durable === this.told) return;
+    const { awaitedLo, awaitedHi } = this.committer;
+    if ((awaitedLo | awaitedHi) !== 0 && durable !== this.hurried) {
+      this.hurried = durable;
+      for (let bits = awaitedLo; bits !== 0; bits &= bits - 1) this.links[lowestBit(bits)]!.ring();
+      for (let bits = awaitedHi; bits !== 0; bits &= bits - 1) this.links[32 + lowestBit(bits)]!.ring();
+    }
     const many = durable - this.told >= RING_RECORDS || this.payloadPos() - this.toldPos >= RING_BYTES;
     if (many || shared.load(SH.DATA_WAITS) !== 0 || shared.load(SH.CLOSING) !== 0) this.ring();
   }
@@ -109,6 +117,8 @@ class News {
   private ring(): void {
     this.told = this.committer.durable;
     this.toldPos = this.payloadPos();
-    for (const bell of this.bells) bell.ring();
+    this.applier.ring();
+    const places = shared.load(SH.PLACES);
+    for (let place = 0; place < places; place++) this.links[place]!.ring();
   }
 }

@@ -9,7 +9,8 @@ import { RECORD_HEADER } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
 import { SH, type Shared } from '../replog/shared.js';
 import { W, type Window } from '../replog/window.js';
-import { siteFacts, type Link } from './links.js';
+import type { LinkPolicies } from '../slink/policy.js';
+import { siteFacts, waitingWrites, type Link } from './links.js';
 import type { Timeline } from './timeline.js';
 
 const require = createRequire(import.meta.url);
@@ -34,6 +35,7 @@ export interface GatherParts {
   log: LogFile;
   checkpointer: Checkpointer;
   links: readonly Link[];
+  policies: LinkPolicies;
   timeline: Timeline;
   recovery: RecoveryStatus;
   bornMs: number;
@@ -93,6 +95,8 @@ export function gather(p: GatherParts): GroupFacts {
   const { window, shared, log } = p;
   const facts = windowFacts(window, shared);
   const holder = p.checkpointer.holder();
+  const { timeline, policies } = p;
+  const sight = { window, timeline, policies, tail: facts.tail, waiting: waitingWrites(shared) };
   const logFacts: LogFacts = {
     ring: log.ring,
     segment: log.segment,
@@ -122,7 +126,7 @@ export function gather(p: GatherParts): GroupFacts {
     localFile: p.localFile,
     recovery: p.recovery,
     statistics: p.statistics,
-    sites: p.links.map((link) => siteFacts(link, window, p.timeline, facts.tail)),
+    sites: p.links.map((link) => siteFacts(link, sight)),
     failures: p.failures,
   };
 }

@@ -13,8 +13,10 @@ import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
 import { closeGroup } from './close.js';
 import { GroupHost } from './host.js';
+import { LinkPolicies } from '../slink/policy.js';
 import { Indexer } from './indexer.js';
-import { holdsLog, linkFact, makeLink, type Link } from './links.js';
+import { holdsLog, linkFact, linkRules, makeLink, type Link } from './links.js';
+import { assignPlaces } from './places.js';
 import type { OpenGroup } from './open.js';
 import type { Around, Serving, Threads } from './parts.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
@@ -30,6 +32,7 @@ export class Group implements Serving {
   readonly around: Around;
   readonly links: Link[];
   readonly checkpointer: Checkpointer;
+  readonly policies: LinkPolicies;
   private readonly config: DaemonConfig;
   private readonly view: View;
   private readonly host: GroupHost;
@@ -38,6 +41,7 @@ export class Group implements Serving {
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
+  private policyTimer: NodeJS.Timeout | undefined;
   private closing = false;
 
   constructor(config: DaemonConfig, opened: OpenGroup, threads: Threads, around: Around) {
@@ -46,9 +50,18 @@ export class Group implements Serving {
     this.threads = threads;
     this.around = around;
     const { window, shared } = around;
+    const places = assignPlaces(window, opened.config.sites);
     this.links = opened.config.sites.map((site, i) => {
-      return makeLink(site, opened.links[i]!, (threads.ships[i] ??= threads.moreShips(i)));
+      const place = places[i]!;
+      return makeLink(site, place, opened.links[i]!, (threads.ships[place] ??= threads.moreShips(place)));
     });
+    // Before any request is served: from the first one on, writers are held by whom they should be.
+    this.policies = new LinkPolicies(window, shared, realClock, {
+      degraded: (place, on) => this.degraded(place, on),
+      beyond: (place, on) => this.beyond(place, on),
+    });
+    for (const link of this.links)
+      this.policies.add(link.place, linkRules(link.config), link.state, link.stale !== '', link.cursor.seq);
     const checkpointer = new Checkpointer({
       ...{ log: opened.log, index: opened.index, window, shared, clock: realClock },
       ...(opened.recovered === undefined ? {} : { recovered: opened.recovered }),
@@ -59,7 +72,7 @@ export class Group implements Serving {
     for (const { nr } of opened.recovered?.links ?? opened.index.links())
       if (!this.links.some((link) => link.config.nr === nr)) checkpointer.dropLink(nr);
     for (const link of this.links) checkpointer.noteLink(linkFact(link), holdsLog(link));
-    this.view = new View(config, opened, around, this.links, checkpointer);
+    this.view = new View(config, opened, around, this.links, checkpointer, this.policies);
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
     this.host = new GroupHost({
       ...{ window, shared, checkpointer, links: this.links, logPath: opened.config.log.path },
@@ -70,7 +83,7 @@ export class Group implements Serving {
         this.view.forget();
         return this.view.statistics.set(what, Date.now());
       },
-      linkChanged: (link) => this.view.linkEvent(link),
+      linkChanged: (link) => this.linkChanged(link),
     });
     const messages = new MessageBoard(() => this.host);
     this.view.messages = () => messages.counts;
@@ -93,7 +106,7 @@ export class Group implements Serving {
       this.begun(threads.apply, (m) => this.fromApply(m)),
       new Promise<void>((resolve) => (threads.data.onMessage = (m) => this.fromData(m, resolve))),
     ];
-    threads.commit.post({ t: 'start', logPath: group.log.path, links: this.links.length });
+    threads.commit.post({ t: 'start', logPath: group.log.path });
     threads.apply.post({
       t: 'start',
       logPath: group.log.path,
@@ -123,6 +136,7 @@ export class Group implements Serving {
     setInterval(() => this.tick(), TICK_MS);
     this.tick();
     this.pump();
+    this.watchPolicies();
   }
 
   /** Resolves when the shell runs its machine; rejects with what it could not begin with. */
@@ -230,15 +244,42 @@ export class Group implements Serving {
         if (link.state === message.state && link.reason === message.reason) return;
         link.state = message.state;
         link.reason = message.reason;
-        this.view.linkEvent(link);
+        this.linkChanged(link);
         return this.host.moved();
       case 'failed':
         link.state = 'failed';
         link.reason = message.message;
-        return this.view.linkEvent(link);
+        return this.linkChanged(link);
       default:
         return;
     }
+  }
+
+  private linkChanged(link: Link): void {
+    this.policies.note(link.place, link.state);
+    this.view.linkEvent(link);
+  }
+
+  private degraded(place: number, on: boolean): void {
+    const link = this.links.find((l) => l.place === place)!;
+    const { nr, syncTimeoutMs } = link.config;
+    const why = on
+      ? `writers waited ${syncTimeoutMs / 1000} s for site ${nr} and go on without it until it has caught up`
+      : `site ${nr} has caught up; writes wait for it again`;
+    if (on) this.view.failed(why);
+    this.view.linkEvent(link, why);
+  }
+
+  private beyond(place: number, on: boolean): void {
+    const link = this.links.find((l) => l.place === place);
+    if (link === undefined) return;
+    const why = on ? 'beyond its fall-behind limit; writes wait for it' : 'back within its fall-behind limit';
+    this.view.linkEvent(link, why, on ? 'S' : 'A');
+  }
+
+  private watchPolicies(): void {
+    clearTimeout(this.policyTimer);
+    if (!this.closing) this.policyTimer = setTimeout(() => this.watchPolicies(), this.policies.step());
   }
 
   /** The reign's first record is the first record of this window: the place before it was known at the start. */
@@ -282,7 +323,8 @@ export class Group implements Serving {
     const { shared } = this.around;
     // Everyone who may hold the head is asked to settle what it has.
     shared.bump(SH.SYNC_ASK);
-    for (const bell of [SH.BELL_APPLY, ...this.links.map((_, i) => SH.BELL_LINKS + 2 * i)]) shared.bell(bell).ring();
+    for (const bell of [SH.BELL_APPLY, ...this.links.map((link) => SH.BELL_LINKS + 2 * link.place)])
+      shared.bell(bell).ring();
     this.view.noteFull(true);
     this.roomMayCome();
   }
@@ -311,6 +353,7 @@ export class Group implements Serving {
     if (this.closing) return;
     this.closing = true;
     clearTimeout(this.pumpTimer);
+    clearTimeout(this.policyTimer);
     log(`closes: ${why}`);
     this.tree.close();
     void closeGroup(this).catch((error: unknown) => broken('closing', error));

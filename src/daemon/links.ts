@@ -8,7 +8,18 @@ import type { LinkFact } from '../index/contract.js';
 import { R_TIME, type LogPlace } from '../replog/format.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import { getU64 } from '../base/codec.js';
+import {
+  E_LINKS,
+  E_SEQ,
+  FLUSH_ENTRY,
+  FLUSH_SLOTS,
+  MAX_LINK_THREADS,
+  SH,
+  lowestBit,
+  type Shared,
+} from '../replog/shared.js';
 import type { LinkState, SiteCursor } from '../slink/contract.js';
+import type { LinkPolicies, LinkRules } from '../slink/policy.js';
 import type { LinkStart } from './open.js';
 import type { Timeline } from './timeline.js';
 import type { FromShip, ShipStart, ToShell } from './shell.js';
@@ -17,7 +28,9 @@ import type { Thread } from './workers.js';
 export type ShipThread = Thread<ShipStart | ToShell, FromShip>;
 
 export interface Link {
-  readonly config: SiteConfig;
+  config: SiteConfig;
+  /** Its place among the links that are served (replog/shared). */
+  readonly place: number;
   readonly thread: ShipThread;
   cursor: SiteCursor;
   /** Not yet opened since it was configured. */
@@ -29,10 +42,11 @@ export interface Link {
   stale: string;
 }
 
-export function makeLink(config: SiteConfig, start: LinkStart, thread: ShipThread): Link {
+export function makeLink(config: SiteConfig, place: number, start: LinkStart, thread: ShipThread): Link {
   const stale = start.stale ?? '';
   return {
     config,
+    place,
     thread,
     cursor: { ...start.cursor },
     fresh: start.fresh,
@@ -59,7 +73,38 @@ export function holdsLog(link: Link): boolean {
   return link.stale === '';
 }
 
-export function siteFacts(link: Link, window: Window, timeline: Timeline, tail: number): SiteFacts {
+/** The policy of a site as the machine that carries it out takes it. */
+export function linkRules({ policy, stall, fallBehind, syncTimeoutMs }: SiteConfig): LinkRules {
+  const { ios, size, timeoutMs } = fallBehind;
+  return { sync: policy === 'sync', stall, ios, bytes: size, timeoutMs, holdMs: syncTimeoutMs };
+}
+
+/** Requests that wait for each link just now, by place. A glance at a queue that moves: good enough to be shown. */
+export function waitingWrites(shared: Shared): number[] {
+  const counts = new Array<number>(MAX_LINK_THREADS).fill(0);
+  const { flush } = shared;
+  const tail = shared.load(SH.FLUSH_TAIL);
+  for (let n = shared.load(SH.FLUSH_HEAD); n !== tail; n = (n + 1) | 0) {
+    const at = (n & (FLUSH_SLOTS - 1)) * FLUSH_ENTRY;
+    for (let half = 0; half < 2; half++)
+      for (let bits = flush[at + E_LINKS + half]! & shared.load(SH.GATES + half); bits !== 0; bits &= bits - 1) {
+        const place = half * 32 + lowestBit(bits);
+        if (((flush[at + E_SEQ]! - shared.load(SH.LINK_SEQ + place)) | 0) > 0) counts[place]!++;
+      }
+  }
+  return counts;
+}
+
+export interface LinkSight {
+  window: Window;
+  timeline: Timeline;
+  tail: number;
+  policies: LinkPolicies;
+  waiting: readonly number[];
+}
+
+export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
+  const { window, timeline, tail, policies, waiting } = sight;
   return {
     config: link.config,
     state: link.state,
@@ -67,6 +112,9 @@ export function siteFacts(link: Link, window: Window, timeline: Timeline, tail: 
     paused: link.paused,
     needsFullResync: link.stale !== '',
     cursor: link.cursor,
+    degraded: policies.isDegraded(link.place),
+    sync: policies.isSync(link.place),
+    waiting: waiting[link.place]!,
     oldestUs: oldestUnconfirmed(link.cursor, window, timeline, tail),
   };
 }

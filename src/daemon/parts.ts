@@ -1,5 +1,6 @@
 /** What a group that is served is made of; shared by the files of main. */
 import type { Checkpointer } from '../replog/checkpointer.js';
+import type { LinkPolicies } from '../slink/policy.js';
 import type { Shared } from '../replog/shared.js';
 import type { Window } from '../replog/window.js';
 import type { Channel } from './channel.js';
@@ -32,4 +33,5 @@ export interface Serving {
   readonly around: Around;
   readonly links: readonly Link[];
   readonly checkpointer: Checkpointer;
+  readonly policies: LinkPolicies;
 }

@@ -27,8 +27,6 @@ export interface ShellWorkerData extends WorkerBase {
 export interface CommitStart {
   t: 'start';
   logPath: string;
-  /** Number of link threads, to be woken for what is durable. */
-  links: number;
 }
 
 export interface ApplyStart {
@@ -52,7 +50,8 @@ export interface ShipStart {
 }
 
 /** To a shell that runs. `stop`: end at once, whatever is left to do. */
-export type ToShell = { t: 'pause' } | { t: 'resume' } | { t: 'retry' } | { t: 'stop' };
+export type ToShell =
+  { t: 'pause' } | { t: 'resume' } | { t: 'retry' } | { t: 'site'; site: SiteConfig } | { t: 'stop' };
 
 export type FromShell =
   | { t: 'up' }

@@ -9,7 +9,7 @@ import { Window } from '../replog/window.js';
 import { productTypes } from '../control/types.js';
 import { Shipper } from '../slink/shipper.js';
 import { makeSite } from './make-site.js';
-import { post, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
+import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
 const data = workerData as ShellWorkerData;
 const window = Window.attach(data.windowAt, data.windowRing);
@@ -36,20 +36,27 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       devices: start.devices,
       cursor: start.cursor,
       fresh: start.fresh,
+      place: data.link,
       paused: start.paused,
       rpoMs: start.site.rpoMs,
+      bandwidth: start.site.bandwidth,
     },
   );
   return {
     machine: shipper,
     bell: shared.bell(SH.BELL_LINKS + 2 * data.link),
     idle: () => shipper.idle,
+    // Beyond its limits: the data thread sees whether that is over, also while nobody writes.
+    stepped: () => {
+      if ((shared.load(SH.SWITCHES + data.link) & 1) === 1) ringData(data.bellFd);
+    },
     // It ends when main says so: main bounds how long a site is waited for.
     finished: () => false,
     take: (message) => {
       if (message.t === 'pause') shipper.pause();
       if (message.t === 'resume') shipper.resume();
       if (message.t === 'retry') shipper.retry();
+      if (message.t === 'site') shipper.configure(message.site.rpoMs, message.site.bandwidth);
     },
     close: () => {
       shipper.close();

@@ -79,7 +79,7 @@ export class Statistics {
 
   /** The part of the metrics that stands in nobody's status. */
   metrics(
-    links: readonly { nr: number }[],
+    links: readonly { nr: number; place: number }[],
     pids: { keeper: number | null; daemon: number },
   ): Omit<MetricFacts, 'group' | 'messages'> {
     const { meters } = this;
@@ -94,7 +94,7 @@ export class Statistics {
         records: meters.log(LOG_METER.RECORDS),
         failures: meters.log(LOG_METER.FAILURES),
       },
-      links: links.map(({ nr }, place): LinkCounts => ({
+      links: links.map(({ nr, place }): LinkCounts => ({
         nr,
         bytes: meters.link(place, LINK_METER.BYTES),
         records: meters.link(place, LINK_METER.RECORDS),

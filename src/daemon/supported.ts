@@ -1,6 +1,6 @@
 /** Settings that group.json can hold and that this version does not serve yet: refused, never passed over. */
 import { RepError } from '../base/errors.js';
-import { hasLimit, type GroupConfig } from '../control/config.js';
+import type { GroupConfig } from '../control/config.js';
 import type { Registry } from '../registry/registry.js';
 import { SLINK } from '../slink/types.js';
 
@@ -16,10 +16,7 @@ export function checkSupported(config: GroupConfig, types: Registry, file: strin
     if (type === undefined) return refuse(`sites[${i}].type "${site.type}"`);
     const fault = type.check(site);
     if (fault !== '') throw new RepError('EINVAL', `${file}: sites[${i}]: ${fault}`);
-    if (site.policy !== 'async') refuse(`sites[${i}].policy`);
-    if (site.ack !== 'durable') refuse(`sites[${i}].ack`);
-    if (hasLimit(site.fallBehind)) refuse(`sites[${i}].fallBehind`);
-    if (site.syncTimeoutMs > 0) refuse(`sites[${i}].syncTimeoutMs`);
-    if (site.bandwidth > 0) refuse(`sites[${i}].bandwidth`);
+    // Only a hub keeps what it has received where the death of its process does not reach it.
+    if (site.ack !== 'durable') refuse(`sites[${i}].ack "${site.ack}" for a site of type ${site.type}`);
   });
 }

@@ -5,11 +5,13 @@ import { EventLog, type EventThing } from '../control/events.js';
 import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
 import { metricsText } from '../control/metrics.js';
 import { statusLines } from '../control/status-lines.js';
+import { policyWords } from '../control/policy-words.js';
 import { tableLines } from '../control/table.js';
 import type { MessageCounts } from '../control/messages.js';
 import type { MadeFile } from '../control/tree.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { SH } from '../replog/shared.js';
+import type { LinkPolicies } from '../slink/policy.js';
 import { durablePos, gather, tailOf } from './gather.js';
 import type { Link } from './links.js';
 import type { OpenGroup } from './open.js';
@@ -35,6 +37,7 @@ export class View {
   private readonly around: Around;
   private readonly links: readonly Link[];
   private readonly checkpointer: Checkpointer;
+  private readonly policies: LinkPolicies;
   private readonly rate: Rate;
   private readonly timeline = new Timeline();
   private readonly failures: GroupFacts['failures'] = [];
@@ -50,12 +53,14 @@ export class View {
     around: Around,
     links: readonly Link[],
     checkpointer: Checkpointer,
+    policies: LinkPolicies,
   ) {
     this.config = config;
     this.opened = opened;
     this.around = around;
     this.links = links;
     this.checkpointer = checkpointer;
+    this.policies = policies;
     this.rate = new Rate(durablePos(around.window), Date.now());
     this.statistics = new Statistics(around.window, around.shared, Date.now());
     this.events = new EventLog(() => this.things());
@@ -116,9 +121,10 @@ export class View {
     this.events.add('change', 'log', this.opened.config.log.path, keys, reason);
   }
 
-  linkEvent(link: Link): void {
-    const reason = link.reason === '' ? undefined : link.reason;
-    this.events.add('change', 'site', `site${link.config.nr}`, linkKeys(link), reason);
+  /** `why` instead of the link's own reason; `mode` where it is the news and may have changed again since. */
+  linkEvent(link: Link, why = link.reason, mode?: 'A' | 'S'): void {
+    const keys = { ...this.linkKeys(link), ...(mode === undefined ? {} : { mode }) };
+    this.events.add('change', 'site', `site${link.config.nr}`, keys, why === '' ? undefined : why);
     if (link.state === 'failed') log(`site ${link.config.nr} failed: ${link.reason}`);
   }
 
@@ -130,7 +136,13 @@ export class View {
       ...{ config: opened.config, mountpoint: config.mountpoint, resend: config.negotiated.resend },
       ...{ transport: config.transport, transportReason: config.transportReason, notes: config.notes },
       ...{ window: around.window, shared: around.shared, log: opened.log, checkpointer: this.checkpointer },
-      ...{ links: this.links, timeline: this.timeline, recovery: opened.recovery, bornMs: this.bornMs },
+      ...{
+        links: this.links,
+        policies: this.policies,
+        timeline: this.timeline,
+        recovery: opened.recovery,
+        bornMs: this.bornMs,
+      },
       ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },
       ...{ bytesPerSecond: this.rate.bytesPerSecond, localFile: this.localFile, failures: [...this.failures] },
       statistics: this.statistics.facts(opened.config.devices),
@@ -142,7 +154,7 @@ export class View {
   private metrics(): string {
     const group = this.facts();
     const pids = { keeper: group.keeper, daemon: process.pid };
-    const links = this.links.map((link) => ({ nr: link.config.nr }));
+    const links = this.links.map((link) => ({ nr: link.config.nr, place: link.place }));
     return metricsText({ group, ...this.statistics.metrics(links, pids), messages: this.messages() });
   }
 
@@ -170,18 +182,21 @@ export class View {
       { object: 'group', name: config.name, keys: { role: 'Primary', reign, daemon: process.pid } },
       { object: 'log', name: config.log.path, keys: { state, size: logFile.ring } },
       ...config.devices.map((d): EventThing => ({ object: 'device', name: d.name, keys: { nr: d.nr, size: d.size } })),
-      ...this.links.map((l): EventThing => ({ object: 'site', name: `site${l.config.nr}`, keys: linkKeys(l) })),
+      ...this.links.map((l): EventThing => ({ object: 'site', name: `site${l.config.nr}`, keys: this.linkKeys(l) })),
     ];
   }
-}
 
-function linkKeys(link: Link): Record<string, string | number | boolean> {
-  return {
-    nr: link.config.nr,
-    type: link.config.type,
-    state: link.state,
-    seq: link.cursor.seq,
-    paused: link.paused,
-    'needs-full-resync': link.stale !== '',
-  };
+  private linkKeys(link: Link): Record<string, string | number | boolean> {
+    return {
+      nr: link.config.nr,
+      type: link.config.type,
+      policy: policyWords(link.config),
+      mode: this.policies.isSync(link.place) ? 'S' : 'A',
+      state: link.state,
+      seq: link.cursor.seq,
+      paused: link.paused,
+      degraded: this.policies.isDegraded(link.place),
+      'needs-full-resync': link.stale !== '',
+    };
+  }
 }

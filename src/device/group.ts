@@ -4,7 +4,7 @@
  *
  * A write: the request was read straight into the window (header in the next slot, payload at the ring's end);
  * it becomes a record when `seal` publishes TAIL, and is answered then (a disk with a volatile cache), or by
- * the committer where it must be durable first.
+ * the committer where it must be durable first or be confirmed by links (see gates.ts).
  *
  * No room in the window or in the log: requests are read into the parking arena instead. Those that need no
  * room are served as ever, the others wait there in order; what does not fit is dropped and sent again by
@@ -20,7 +20,8 @@ import { R_TIME, REC, type RecordType } from '../replog/format.js';
 import { KIND, RequestMeter, type Kind } from '../replog/meters.js';
 import { SH, type Bell, type Shared } from '../replog/shared.js';
 import type { LogSpace } from '../replog/space.js';
-import { S_ANSWER, S_RECORD, S_UNIQUE, W, type Window } from '../replog/window.js';
+import { S_ANSWER, S_LINKS, S_RECORD, S_UNIQUE, W, type Window } from '../replog/window.js';
+import { Gates } from './gates.js';
 import type { DeviceReader, OpenDevice } from './reader.js';
 import { Overlay } from './overlay.js';
 import { PARKED_HEAD, type ParkedKind, type Parking } from './parking.js';
@@ -34,6 +35,9 @@ const KICK = 256 * 1024;
 const EDGES = 2 * SECTOR;
 /** A ragged discard becomes three records. */
 const MOST_RECORDS = 3;
+
+/** Places in the flush queue that are left to flushes: writes that must wait are parked before they are used up. */
+const FLUSHES_ONLY = 1024;
 
 /** FALLOCATE modes: 1 keep size, 2 punch hole, 16 zero range. */
 const KEEP = 1;
@@ -105,6 +109,10 @@ export class DeviceGroup {
   private writes = 0;
   private readonly resent: ResentRequests;
   private readonly meter: RequestMeter;
+  private readonly gates: Gates;
+  /** Oldest record whose request was attached again, and FLUSH_TAIL behind its entry; -1 = there is none. */
+  private heldSeq = -1;
+  private heldUntil = 0;
 
   constructor(options: GroupOptions) {
     this.o = options;
@@ -120,6 +128,7 @@ export class DeviceGroup {
     options.reader.meter = this.meter;
     this.headMem = this.window.mem;
     this.bodyMem = this.window.mem;
+    this.gates = new Gates(options.window, options.shared, options.clock);
     this.head = this.window.seqOf(W.HEAD, this.appender.seq);
     this.awaitsResent = options.resend !== undefined && this.head < this.appender.seq;
     this.adopt();
@@ -160,6 +169,7 @@ export class DeviceGroup {
     this.meter.lap();
     this.moveHead();
     if (this.controls.length > 0) this.flushControls();
+    if (this.gates.beyond) this.gates.look(appender.seq, appender.payloadPos, this.head);
     if (this.parking.count > 0) this.unpark();
     if (this.parking.count === 0 && this.controls.length === 0 && this.room(this.bodyMax)) {
       if (this.dropped) this.fetchDropped();
@@ -198,7 +208,11 @@ export class DeviceGroup {
   }
 
   private room(bytes: number): boolean {
-    return this.appender.hasRoom(bytes + EDGES, this.head, MOST_RECORDS) && this.o.space.admits(bytes + EDGES);
+    return (
+      this.appender.hasRoom(bytes + EDGES, this.head, MOST_RECORDS) &&
+      this.o.space.admits(bytes + EDGES) &&
+      this.shared.flushRoom > FLUSHES_ONLY
+    );
   }
 
   /**
@@ -213,6 +227,10 @@ export class DeviceGroup {
     const released = window.seqOf(W.RELEASED, near);
     let head = applied < released ? applied : released;
     if (this.o.reader.inFlight > 0) head = this.o.reader.leastFrom(head);
+    if (this.heldSeq >= 0) {
+      if (((this.shared.load(SH.FLUSH_HEAD) - this.heldUntil) | 0) >= 0) this.heldSeq = -1;
+      else if (head > this.heldSeq) head = this.heldSeq;
+    }
     if (head <= this.head) return;
     this.head = head;
     this.overlay.release(head);
@@ -274,11 +292,12 @@ export class DeviceGroup {
     const durable = this.window.seqOf(W.DURABLE, seq) === seq;
     if (!durable && this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.FLUSH, -ERRNO.EIO, lo, hi);
     this.meter.taken(KIND.FLUSH, node - this.firstDeviceNode, 0);
-    if (durable) {
+    if (durable && this.gates.confirmed(seq)) {
       this.meter.answered(KIND.FLUSH);
       return this.reply.status(lo, hi, 0);
     }
-    this.awaitDurable(KIND.FLUSH, seq, lo, hi, 0);
+    const { shared } = this;
+    this.waitFor(KIND.FLUSH, seq, lo, hi, 0, shared.load(SH.SYNC), shared.load(SH.SYNC + 1));
     this.unwoken = 0;
     this.o.committer.ring();
   }
@@ -339,16 +358,16 @@ export class DeviceGroup {
     const { seq } = appender;
     const payload = appender.payloadPos;
     const rested = this.window.seqOf(W.DURABLE, seq) === seq;
-    this.nameRequest(lo, hi);
+    const held = this.nameRequest(lo, hi) || durable;
     // Before seal: else the committer could release the record while nobody is known to wait for it.
-    if (durable) this.awaitDurable(KIND.WRITE, seq + 1, lo, hi, answer);
+    if (held) this.waitFor(KIND.WRITE, seq + 1, lo, hi, answer, this.gates.lo, this.gates.hi);
     else this.meter.answered(KIND.WRITE);
     this.meter.taken(KIND.WRITE, device.nr, answer);
     appender.seal(REC.WRITE, device.nr, offset, length, length, answer);
     this.overlay.add(device.nr, offset, length, payload, seq);
     if (this.o.dieEvery !== undefined && ++this.writes % this.o.dieEvery === 0) process.kill(process.pid, 'SIGKILL');
-    if (!durable) this.reply.wrote(lo, hi, answer);
-    this.wake(length, durable || rested);
+    if (!held) this.reply.wrote(lo, hi, answer);
+    this.wake(length, held || rested);
   }
 
   /** A discard or zeroing: whole sectors as one record, the ragged ends as small writes before it. */
@@ -365,14 +384,13 @@ export class DeviceGroup {
       const rc = this.clearPart(device, last, end, lo, hi, false);
       if (rc < 0) return rc;
     }
-    const durable = this.o.durableWrites;
-    this.nameRequest(lo, hi);
+    const held = this.nameRequest(lo, hi) || this.o.durableWrites;
     const { seq } = appender;
-    if (durable) this.awaitDurable(KIND.DISCARD, seq + 1, lo, hi, 0);
+    if (held) this.waitFor(KIND.DISCARD, seq + 1, lo, hi, 0, this.gates.lo, this.gates.hi);
     else this.meter.answered(KIND.DISCARD);
     appender.seal(type, device.nr, first, last - first, 0, 0);
     overlay.addZeroes(device.nr, first, last - first, seq);
-    if (!durable) this.reply.status(lo, hi, 0);
+    if (!held) this.reply.status(lo, hi, 0);
     this.wake(0, true);
     return 0;
   }
@@ -387,16 +405,15 @@ export class DeviceGroup {
     const rc = this.readNow(device, start, stop - start, window.mem, at);
     if (rc < 0) return rc;
     window.u8.fill(0, at + offset - start, at + end - start);
-    if (whole) this.nameRequest(lo, hi);
-    else appender.forgetRequest();
-    const durable = whole && this.o.durableWrites;
+    const held = whole && (this.nameRequest(lo, hi) || this.o.durableWrites);
+    if (!whole) appender.forgetRequest();
     const payload = appender.payloadPos;
     const { seq } = appender;
-    if (durable) this.awaitDurable(KIND.DISCARD, seq + 1, lo, hi, 0);
+    if (held) this.waitFor(KIND.DISCARD, seq + 1, lo, hi, 0, this.gates.lo, this.gates.hi);
     else if (whole) this.meter.answered(KIND.DISCARD);
     appender.seal(REC.WRITE, device.nr, start, stop - start, stop - start, 0);
     overlay.add(device.nr, start, stop - start, payload, seq);
-    if (whole && !durable) this.reply.status(lo, hi, 0);
+    if (whole && !held) this.reply.status(lo, hi, 0);
     this.wake(stop - start, true);
     return 0;
   }
@@ -429,17 +446,35 @@ export class DeviceGroup {
     return this.o.reader.readNow(device, offset, length, applied, this.appender.seq, this.overlay, to, toAt);
   }
 
-  /** Puts the request's unique into the next slot (where an earlier record of the same request took it). */
-  private nameRequest(lo: number, hi: number): void {
-    const slot = this.appender.slot();
-    this.window.dv.setUint32(slot + S_UNIQUE, lo, true);
-    this.window.dv.setUint32(slot + S_UNIQUE + 4, hi, true);
+  /**
+   * Puts the request's unique into the next slot (where an earlier record of the same request took it), and the
+   * links that its answer waits for; true where there are some.
+   */
+  private nameRequest(lo: number, hi: number): boolean {
+    const { appender, gates } = this;
+    const { dv } = this.window;
+    const slot = appender.slot();
+    gates.look(appender.seq, appender.payloadPos, this.head);
+    dv.setUint32(slot + S_UNIQUE, lo, true);
+    dv.setUint32(slot + S_UNIQUE + 4, hi, true);
+    dv.setInt32(slot + S_LINKS, gates.lo, true);
+    dv.setInt32(slot + S_LINKS + 4, gates.hi, true);
+    return (gates.lo | gates.hi) !== 0;
   }
 
-  private awaitDurable(kind: Kind, below: number, lo: number, hi: number, answer: number): void {
+  /** The committer answers once everything below `below` is durable, and confirmed by the links. */
+  private waitFor(
+    kind: Kind,
+    below: number,
+    lo: number,
+    hi: number,
+    answer: number,
+    linksLo: number,
+    linksHi: number,
+  ): void {
     const ticket = this.meter.ticket(kind);
-    while (!this.shared.pushFlush(lo, hi, below, answer, ticket)) {
-      // More waiters than places: the committer empties the queue with every sync.
+    while (!this.shared.pushFlush(lo, hi, below, answer, ticket, linksLo, linksHi)) {
+      // More flushes than places: the committer empties the queue with every sync, unless links hold it.
       this.o.committer.ring();
       Atomics.wait(this.shared.words, SH.FLUSH_HEAD, this.shared.load(SH.FLUSH_HEAD), 1);
     }
@@ -457,23 +492,28 @@ export class DeviceGroup {
 
   /**
    * ! A request that is already in the log only gets its answer attached again: to the committer where it must
-   * be durable, at once where it need not.
+   * be durable or waits for links, for the same ones as before; at once where it need not.
    */
   private reattach(kind: Kind, flags: number, lo: number, hi: number): boolean {
     const seq = this.resent.find(lo, hi, this.head, this.appender.seq);
     if (seq === undefined) return false;
-    const { window } = this;
+    const { window, shared } = this;
     const slot = window.slotAt(seq);
     const answer = window.dv.getUint32(slot + S_ANSWER, true);
-    if (this.o.durableWrites || (flags & O_DSYNC) !== 0) {
-      if (window.seqOf(W.DURABLE, this.appender.seq) <= seq) {
-        if (this.shared.words[SH.LOG_ERROR] !== 0) this.refuse(kind, -ERRNO.EIO, lo, hi);
-        else {
-          this.awaitDurable(kind, seq + 1, lo, hi, answer);
-          this.o.committer.ring();
-        }
-        return true;
+    const linksLo = window.dv.getInt32(slot + S_LINKS, true) & shared.load(SH.GATES);
+    const linksHi = window.dv.getInt32(slot + S_LINKS + 4, true) & shared.load(SH.GATES + 1);
+    const held = (linksLo | linksHi) !== 0;
+    const late = window.seqOf(W.DURABLE, this.appender.seq) <= seq;
+    if (held || (late && (this.o.durableWrites || (flags & O_DSYNC) !== 0))) {
+      if (late && shared.words[SH.LOG_ERROR] !== 0) this.refuse(kind, -ERRNO.EIO, lo, hi);
+      else {
+        this.waitFor(kind, seq + 1, lo, hi, answer, linksLo, linksHi);
+        // The entry it had before may have been answered, for nobody, and its record released by that.
+        this.heldSeq = this.heldSeq < 0 ? seq : Math.min(this.heldSeq, seq);
+        this.heldUntil = shared.load(SH.FLUSH_TAIL);
+        this.o.committer.ring();
       }
+      return true;
     }
     this.meter.answered(kind);
     if (answer === 0) this.reply.status(lo, hi, 0);

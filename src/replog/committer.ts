@@ -8,6 +8,10 @@
  *   4. flushes answered     a flush that was answered is never lost
  *   5. RELEASED stored      only now may a record leave the window
  *
+ * Answers. A request is answered when everything below its seq is durable here and confirmed by every link of
+ * its entry that still gates (GATES). So answers come in any order; RELEASED stops at the first record whose
+ * request is still to be answered, since only in the window would a resent request be recognised.
+ *
  * After a failed write or sync nobody knows what the disk holds: the kernel may have dropped the dirty pages
  * and the next fdatasync would report success. So the log is suspended; when the operator has it tried again,
  * everything from DURABLE is written again from the window to the same places, and only a successful sync of
@@ -53,7 +57,7 @@ import {
 import type { LogFile } from './logfile.js';
 import { CommitMeter } from './meters.js';
 import { SegmentCollector, type ClosedSegment } from './segments.js';
-import { FLUSH_SLOTS, SH, type Shared } from './shared.js';
+import { E_ANSWER, E_LINKS, E_SEQ, FLUSH_ENTRY, FLUSH_SLOTS, SH, lowestBit, type Shared } from './shared.js';
 import { S_LOG_END, S_RECORD, W, type Window } from './window.js';
 
 export interface AnswerSink {
@@ -95,7 +99,7 @@ export interface CommitterParts {
 const FOREVER = 1000;
 
 /** What a step does next. */
-const DO = { NOTHING: 0, ANSWER: 1, WRITE: 2, SYNC: 3, RETRY: 4, REFUSE: 5 } as const;
+const DO = { NOTHING: 0, ANSWER: 1, WRITE: 2, SYNC: 3, RETRY: 4, REFUSE: 5, FAIL: 6 } as const;
 type Action = (typeof DO)[keyof typeof DO];
 
 export class Committer implements Machine {
@@ -105,6 +109,9 @@ export class Committer implements Machine {
   durable: Seq;
   /** Log position behind the last durable batch. */
   durablePos: LogPos;
+  /** Links that somebody waits for, as of the last look: they are told at once what is durable. */
+  awaitedLo = 0;
+  awaitedHi = 0;
 
   private readonly log: LogFile;
   private readonly window: Window;
@@ -122,6 +129,15 @@ export class Committer implements Machine {
   private pos: LogPos;
   private unsynced = 0;
   private flushHead: number;
+  /** 1 where the entry was answered out of turn. */
+  private readonly answered = new Uint8Array(FLUSH_SLOTS);
+  /** What `survey` found: entries to be answered, the lowest seq that is waited for and not durable (0 = none). */
+  private ready = 0;
+  private need: Seq = 0;
+  /** Everything below it was answered, as far as the queue knows. */
+  private floor: Seq = 0;
+  private released: Seq;
+  private failAsked: number;
   private full = false;
   /** Errno that suspended the log, and LOG_RETRY as it was then. */
   private failed = 0;
@@ -163,6 +179,8 @@ export class Committer implements Machine {
     this.durable = this.written = window.seqOf(W.DURABLE, tail);
     this.durablePos = this.pos = window.logEnd(window.slotAt(this.durable - 1));
     this.flushHead = shared.load(SH.FLUSH_HEAD);
+    this.released = window.seqOf(W.RELEASED, tail);
+    this.failAsked = shared.load(SH.FAIL_ASK);
     this.retrySeen = shared.load(SH.LOG_RETRY);
     this.head32 = new Int32Array(this.head.ab);
     this.window32 = new Int32Array(window.mem.ab);
@@ -173,7 +191,7 @@ export class Committer implements Machine {
     this.give = (segment) => parts.events.segmentClosed(segment);
   }
 
-  /** True while requests wait for a sync. */
+  /** True while requests wait for an answer. */
   get pendingFlush(): boolean {
     return this.shared.load(SH.FLUSH_TAIL) !== this.flushHead;
   }
@@ -193,10 +211,14 @@ export class Committer implements Machine {
     const wait = this.plan();
     switch (this.action) {
       case DO.ANSWER:
-        this.answerDurable();
+        this.answerAll(false, false);
         return 0;
       case DO.REFUSE:
-        this.refuseWaiters();
+        this.answerAll(false, true);
+        return 0;
+      case DO.FAIL:
+        this.failAsked = this.shared.load(SH.FAIL_ASK);
+        this.answerAll(true, false);
         return 0;
       case DO.RETRY:
         this.rewind();
@@ -221,13 +243,15 @@ export class Committer implements Machine {
   /** Decides on `action`; 0 where it is due now, else the milliseconds until something may be. */
   private plan(): number {
     const { shared, window } = this;
-    const waiting = this.pendingFlush;
+    this.survey();
+    const { need } = this;
+    const waiting = need > 0;
+    if (shared.load(SH.FAIL_ASK) !== this.failAsked) return this.now(DO.FAIL);
     if (this.failed !== 0) {
       if (shared.load(SH.LOG_RETRY) !== this.retrySeen) return this.now(DO.RETRY);
-      return waiting ? this.now(DO.REFUSE) : this.later(FOREVER);
+      return waiting || this.ready > 0 ? this.now(DO.REFUSE) : this.later(FOREVER);
     }
-    const need = waiting ? this.neededSeq() : 0;
-    if (waiting && need <= this.durable) return this.now(DO.ANSWER);
+    if (this.ready > 0) return this.now(DO.ANSWER);
     const healed = this.written >= this.healUntil;
     const tail = window.seqOf(W.TAIL, this.written);
     const backlog = tail !== this.written;
@@ -271,10 +295,44 @@ export class Committer implements Machine {
     return ms;
   }
 
-  /** Seq below which all must be durable for the oldest flush in the queue. */
-  private neededSeq(): Seq {
-    const low = this.shared.flush[(this.flushHead & (FLUSH_SLOTS - 1)) * 4 + 2]!;
-    return this.durable + ((low - this.durable) | 0);
+  /** Looks through those who wait; see `ready`, `need`, `floor`. */
+  private survey(): void {
+    this.ready = this.need = this.awaitedLo = this.awaitedHi = 0;
+    this.floor = this.durable;
+    const tail = this.shared.load(SH.FLUSH_TAIL);
+    for (let n = this.flushHead; n !== tail; n = (n + 1) | 0) {
+      const k = n & (FLUSH_SLOTS - 1);
+      if (this.answered[k] !== 0) continue;
+      const seq = this.entrySeq(k);
+      if (seq <= this.floor) this.floor = seq - 1;
+      const open = this.isOpen(k, seq);
+      if (seq > this.durable) {
+        if (this.need === 0 || seq < this.need) this.need = seq;
+      } else if (!open) this.ready++;
+    }
+  }
+
+  private entrySeq(k: number): Seq {
+    return this.durable + ((this.shared.flush[k * FLUSH_ENTRY + E_SEQ]! - this.durable) | 0);
+  }
+
+  /** True where a link of entry `k` that still gates has not confirmed everything below `seq`; notes which. */
+  private isOpen(k: number, seq: Seq): boolean {
+    const at = k * FLUSH_ENTRY + E_LINKS;
+    const { flush } = this.shared;
+    if ((flush[at]! | flush[at + 1]!) === 0) return false;
+    const lo = this.unconfirmed(flush[at]! & this.shared.load(SH.GATES), 0, seq);
+    const hi = this.unconfirmed(flush[at + 1]! & this.shared.load(SH.GATES + 1), 32, seq);
+    this.awaitedLo |= lo;
+    this.awaitedHi |= hi;
+    return (lo | hi) !== 0;
+  }
+
+  private unconfirmed(links: number, first: number, seq: Seq): number {
+    let open = 0;
+    for (let bits = links; bits !== 0; bits &= bits - 1)
+      if (this.shared.linkSeq(first + lowestBit(bits), seq) < seq) open |= bits & -bits;
+    return open;
   }
 
   /** Bytes from `pos` that may be overwritten. */
@@ -434,30 +492,44 @@ export class Committer implements Machine {
       this.events.logHealed();
     }
     this.window.storeSeq(W.DURABLE, this.durable);
-    this.answerDurable();
+    this.answerAll(false, false);
     this.segments.settle(this.durable, this.give);
   }
 
-  /** Answers those whose records are durable, then lets the records go. */
-  private answerDurable(): void {
-    const { shared } = this;
-    while (this.pendingFlush && this.neededSeq() <= this.durable) this.answerFirst(0);
+  /**
+   * Answers those who have what they wait for, then lets the records go. With EIO: `held`, those whom only a link
+   * keeps waiting, or will (their records stay in the log); `undurable`, those whose records the log does not take.
+   */
+  private answerAll(held: boolean, undurable: boolean): void {
+    const { shared, answered } = this;
+    const tail = shared.load(SH.FLUSH_TAIL);
+    for (let n = this.flushHead; n !== tail; n = (n + 1) | 0) {
+      const k = n & (FLUSH_SLOTS - 1);
+      if (answered[k] !== 0) continue;
+      const seq = this.entrySeq(k);
+      const open = this.isOpen(k, seq);
+      const late = seq > this.durable;
+      if ((held && open) || (undurable && late)) this.answer(k, ERRNO.EIO);
+      else if (!late && !open) this.answer(k, 0);
+    }
+    while (this.flushHead !== tail && answered[this.flushHead & (FLUSH_SLOTS - 1)] !== 0) {
+      answered[this.flushHead & (FLUSH_SLOTS - 1)] = 0;
+      this.flushHead = (this.flushHead + 1) | 0;
+    }
+    // Whoever came meanwhile waits for what is not durable yet, or had its record held back by the data thread.
+    this.survey();
+    if (this.floor > this.released) this.released = this.floor;
+    // RELEASED first: once FLUSH_HEAD has passed an entry, the data thread relies on RELEASED alone.
+    this.window.storeSeq(W.RELEASED, this.released);
     shared.store(SH.FLUSH_HEAD, this.flushHead);
-    this.window.storeSeq(W.RELEASED, this.durable);
   }
 
-  private answerFirst(errno: number): void {
+  private answer(k: number, errno: number): void {
     const { flush, tickets } = this.shared;
-    const place = this.flushHead & (FLUSH_SLOTS - 1);
-    const at = place * 4;
-    this.sink.answer(flush[at]! >>> 0, flush[at + 1]! >>> 0, flush[at + 3]!, errno);
-    this.meter.answered(tickets[place]!, errno);
-    this.flushHead = (this.flushHead + 1) | 0;
-  }
-
-  private refuseWaiters(): void {
-    while (this.pendingFlush) this.answerFirst(this.neededSeq() <= this.durable ? 0 : ERRNO.EIO);
-    this.shared.store(SH.FLUSH_HEAD, this.flushHead);
+    const at = k * FLUSH_ENTRY;
+    this.sink.answer(flush[at]! >>> 0, flush[at + 1]! >>> 0, flush[at + E_ANSWER]!, errno);
+    this.meter.answered(tickets[k]!, errno);
+    this.answered[k] = 1;
   }
 
   /** Suspends the log. */
@@ -468,7 +540,7 @@ export class Committer implements Machine {
     this.healUntil = Math.max(this.healUntil, this.written, this.durable + 1);
     this.shared.store(SH.LOG_ERROR, errno);
     this.events.logError(errno, call);
-    this.refuseWaiters();
+    this.answerAll(false, true);
     return 0;
   }
 

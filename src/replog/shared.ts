@@ -17,14 +17,32 @@
  *   SYNC_ASK     main       grows when main wants images and sites synced soon (to free log space, to close)
  *   CLOSING      main       1: no more requests will come; drain and end
  *   PARKED       data       requests parked just now (read by status)
+ *   FAIL_ASK     main       grows when the operator wants those who wait for links answered with EIO
+ *   PLACES       main       every link has a place below it
+ *   HOLDING      main       1 while any bit of SYNC or LIMITED is set, so that without policies one look is enough
+ *   GATES        main       two words, bit i = link i may hold writers now; an entry waits for no other links
+ *   SYNC         main       two words, links that every write and flush waits for (subset of GATES)
+ *   LIMITED      main       two words, links whose fall-behind limits count now (subset of GATES)
+ *   LINK_SEQ     shipper i  low 32 bits of the seq below which the site has confirmed everything
+ *   SWITCHES     data       per link, how often it went beyond its limits and back: odd = beyond, writes wait for it
  *
- * Float64 words:
+ * Float64 words (all but LOG_HEAD are per link):
  *
  *   LOG_HEAD     main       log positions below it may be used again (index and superblock are durable)
+ *   BYTES        shipper i  payload position behind what the site has confirmed (an estimate from log positions
+ *                           while that has left the window)
+ *   OLDEST       shipper i  no record that it has not confirmed is older, microseconds of wall clock
+ *   WANTED       data       the highest seq that an entry for this link waits for: ship up to it without gathering
+ *   LIMIT_*      main       fall-behind: records, payload bytes, microseconds of age; 0 = no limit
  *
- * Flush queue: entries of four Int32: unique low, unique high, seq (low 32 bits: answer when everything below
- * it is durable), bytes to answer (0 = bare reply, as for FSYNC). Beside each entry a float64 ticket (data):
- * kind and beginning of the request, for the histograms.
+ *   LINK_SEQ is stored behind BYTES and OLDEST; whoever waits is told by a ring of BELL_COMMIT, which the shipper
+ *   spares where nobody wants what it has just confirmed. WANTED is stored before FLUSH_TAIL, and read behind
+ *   LINK_SEQ: so either the shipper sees the wish, or the committer the confirmation.
+ *
+ * Flush queue: entries of six Int32: unique low, unique high, seq (low 32 bits: answer when everything below
+ * it is durable, here and at the entry's links), bytes to answer (0 = bare reply, as for FSYNC), the links it waits
+ * for (two words, bit i = place i). Entries may be answered in any order; FLUSH_HEAD passes the answered ones.
+ * Beside each entry a float64 ticket (data): kind and beginning of the request, for the histograms.
  *
  * Then the meters (replog/meters draws them).
  */
@@ -45,17 +63,37 @@ export const SH = {
   SYNC_ASK: 16,
   CLOSING: 17,
   PARKED: 18,
+  FAIL_ASK: 19,
+  PLACES: 20,
+  HOLDING: 21,
+  GATES: 22,
+  SYNC: 24,
+  LIMITED: 26,
   /** Bell of link thread i stands at BELL_LINKS + 2·i. */
   BELL_LINKS: 64,
+  /** Link i has LINK_SEQ + i and SWITCHES + i. */
+  LINK_SEQ: 192,
+  SWITCHES: 256,
 } as const;
 
+/** Places for links that are served at once; a set of them is two words of bits. */
 export const MAX_LINK_THREADS = 64;
+
+/** Float64 words of link i stand at these plus i. */
+export const SHF = { BYTES: 64, OLDEST: 128, WANTED: 192, LIMIT_IOS: 256, LIMIT_BYTES: 320, LIMIT_US: 384 } as const;
+
 export const FLUSH_SLOTS = 8192;
-const INTS = 256;
-const FLOATS = 16;
+/** Int32 words of an entry, and where its fields stand. */
+export const FLUSH_ENTRY = 6;
+export const E_SEQ = 2;
+export const E_ANSWER = 3;
+export const E_LINKS = 4;
+
+const INTS = 512;
+const FLOATS = 448;
 const INT_BYTES = INTS * 4;
 const FLOAT_BYTES = FLOATS * 8;
-const FLUSH_BYTES = FLUSH_SLOTS * 16;
+const FLUSH_BYTES = FLUSH_SLOTS * FLUSH_ENTRY * 4;
 const TICKET_BYTES = FLUSH_SLOTS * 8;
 const TICKETS_AT = INT_BYTES + FLOAT_BYTES + FLUSH_BYTES;
 const METERS_AT = TICKETS_AT + TICKET_BYTES;
@@ -64,7 +102,7 @@ export class Shared {
   readonly buffer: SharedArrayBuffer;
   readonly words: Int32Array;
   private readonly floats: BigInt64Array;
-  private readonly floatView: Float64Array;
+  readonly floatView: Float64Array;
   readonly flush: Int32Array;
   readonly tickets: Float64Array;
   readonly meters: Float64Array;
@@ -74,7 +112,7 @@ export class Shared {
     this.words = new Int32Array(this.buffer, 0, INTS);
     this.floats = new BigInt64Array(this.buffer, INT_BYTES, FLOATS);
     this.floatView = new Float64Array(this.buffer, INT_BYTES, FLOATS);
-    this.flush = new Int32Array(this.buffer, INT_BYTES + FLOAT_BYTES, FLUSH_SLOTS * 4);
+    this.flush = new Int32Array(this.buffer, INT_BYTES + FLOAT_BYTES, FLUSH_SLOTS * FLUSH_ENTRY);
     this.tickets = new Float64Array(this.buffer, TICKETS_AT, FLUSH_SLOTS);
     this.meters = new Float64Array(this.buffer, METERS_AT, METER_WORDS);
   }
@@ -106,19 +144,63 @@ export class Shared {
     return new Bell(this.words, word);
   }
 
-  /** Data side: queues a request to be answered once everything below `seq` is durable. False when full. */
-  pushFlush(uniqueLo: number, uniqueHi: number, seq: number, answer: number, ticket = 0): boolean {
-    const tail = this.words[SH.FLUSH_TAIL]!;
-    if (((tail - Atomics.load(this.words, SH.FLUSH_HEAD)) | 0) >= FLUSH_SLOTS) return false;
-    const at = (tail & (FLUSH_SLOTS - 1)) * 4;
-    this.flush[at] = uniqueLo;
-    this.flush[at + 1] = uniqueHi;
-    this.flush[at + 2] = seq | 0;
-    this.flush[at + 3] = answer;
+  /** Everything below is confirmed by the link at `place`, seen from a full seq nearby. */
+  linkSeq(place: number, near: number): number {
+    return near + ((Atomics.load(this.words, SH.LINK_SEQ + place) - near) | 0);
+  }
+
+  /**
+   * Data side: queues a request to be answered once everything below `seq` is durable and confirmed by the
+   * links. False when full.
+   */
+  pushFlush(
+    uniqueLo: number,
+    uniqueHi: number,
+    seq: number,
+    answer: number,
+    ticket = 0,
+    linksLo = 0,
+    linksHi = 0,
+  ): boolean {
+    const { words, flush } = this;
+    if (this.flushRoom <= 0) return false;
+    const tail = words[SH.FLUSH_TAIL]!;
+    const at = (tail & (FLUSH_SLOTS - 1)) * FLUSH_ENTRY;
+    flush[at] = uniqueLo;
+    flush[at + 1] = uniqueHi;
+    flush[at + E_SEQ] = seq | 0;
+    flush[at + E_ANSWER] = answer;
+    flush[at + E_LINKS] = linksLo;
+    flush[at + E_LINKS + 1] = linksHi;
     this.tickets[tail & (FLUSH_SLOTS - 1)] = ticket;
-    Atomics.store(this.words, SH.FLUSH_TAIL, (tail + 1) | 0);
+    if ((linksLo | linksHi) !== 0) this.want(seq, linksLo, linksHi);
+    Atomics.store(words, SH.FLUSH_TAIL, (tail + 1) | 0);
     return true;
   }
+
+  /** Data side: places left in the flush queue. */
+  get flushRoom(): number {
+    return FLUSH_SLOTS - ((this.words[SH.FLUSH_TAIL]! - Atomics.load(this.words, SH.FLUSH_HEAD)) | 0);
+  }
+
+  private want(seq: number, linksLo: number, linksHi: number): void {
+    const { floatView } = this;
+    for (let bits = linksLo; bits !== 0; bits &= bits - 1) floatView[SHF.WANTED + lowestBit(bits)] = seq;
+    for (let bits = linksHi; bits !== 0; bits &= bits - 1) floatView[SHF.WANTED + 32 + lowestBit(bits)] = seq;
+  }
+
+  /** Main: sets or clears the bit of `place` in a pair of words. */
+  setBit(pair: number, place: number, on: boolean): void {
+    const word = pair + (place >> 5);
+    const bit = 1 << (place & 31);
+    const before = Atomics.load(this.words, word);
+    Atomics.store(this.words, word, on ? before | bit : before & ~bit);
+  }
+}
+
+/** Number of the lowest bit that is set; there must be one. */
+export function lowestBit(bits: number): number {
+  return 31 - Math.clz32(bits & -bits);
 }
 
 const scratch = new DataView(new ArrayBuffer(8));

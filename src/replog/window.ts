@@ -20,11 +20,14 @@
  *   BORN        keeper     how many daemons were started on this window
  *   STATS_OFF   main       1: nobody counts requests (replog/meters); 0 in a new window
  *   READY       main       1 once a daemon has formatted or adopted the window
+ *   LINKS       main       64 words: number of the site whose link has place i, 0 = free. A place is what a bit of
+ *                          S_LINKS means, so it must outlive the daemon as those do.
  *
  *   invariant: head <= applied <= durable <= tail, head <= released <= durable, tail - head <= slots - 2
  *
  * Slot (128 bytes):
- *    0  64  the FUSE request header as it was read; afterwards its dead part (40…63) is used again:
+ *    0  64  the FUSE request header as it was read; afterwards its dead parts are used again:
+ *   24   8  links that the answer to the request waits for (bit i = place i): a resent request waits for the same
  *   40   8  payload position (f64, bytes since the window was made; place in the ring = position mod ring)
  *   48   8  log position behind the batch that holds the record (f64; committer, before DURABLE)
  *   56   4  bytes answered to the request (a WRITE's size)
@@ -58,11 +61,13 @@ export const W = {
   BEAT_MAIN: 17,
   BORN: 18,
   STATS_OFF: 19,
+  LINKS: 64,
 } as const;
 
 export const S_LENGTH = 0;
 export const S_OPCODE = 4;
 export const S_UNIQUE = 8;
+export const S_LINKS = 24;
 export const S_PAYLOAD = 40;
 export const S_LOG_END = 48;
 export const S_ANSWER = 56;

@@ -9,17 +9,21 @@
  * in S_LOG_END, which is the same in all slots of one log batch.
  *
  * How far: never beyond DURABLE. What a power cut here could take back must not be found at a site.
+ *
+ * When: it gathers for up to `rpoMs`, unless somebody waits for what it would send (WANTED), and never sends more
+ * than the bandwidth allows, whoever waits. What is confirmed it publishes in the words of its place (LINK_SEQ).
  */
 import type { Clock, Machine } from '../base/clock.js';
 import { getU64 } from '../base/codec.js';
 import { assert, errnoText } from '../base/errors.js';
 import { MIB } from '../base/units.js';
-import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, payloadSpace } from '../replog/format.js';
+import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, RECORD_HEADER, payloadSpace } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
 import type { LinkMeter } from '../replog/meters.js';
 import { LogReader, READ } from '../replog/reader.js';
-import { SH, type Shared } from '../replog/shared.js';
+import { SH, SHF, type Bell, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
+import { Bandwidth } from './bandwidth.js';
 import { SHIP_BYTES, SHIP_RECORDS, ShipBatch } from './batch.js';
 import type { GroupIdentity, LinkState, Site, SiteCursor, SiteDevice } from './contract.js';
 
@@ -49,6 +53,8 @@ export interface ShipperOptions {
   cursor: SiteCursor;
   /** True for a link that has never been open: the site may be made at `cursor`. */
   fresh: boolean;
+  /** Place of the link among those that are served: which words are its own. */
+  place: number;
   paused?: boolean;
   /** How long an async site may wait for a larger batch; 0 sends at once. Default 100. */
   rpoMs?: number;
@@ -56,6 +62,8 @@ export interface ShipperOptions {
   probeMs?: number;
   /** Idle time after which the site is flushed. Default 1000. */
   idleMs?: number;
+  /** Bytes per second that are sent at most; 0 = unlimited, the default. */
+  bandwidth?: number;
 }
 
 /** The index hears of the cursor this often while data flow; and at once when they cease. */
@@ -70,6 +78,8 @@ export class Shipper implements Machine {
 
   private readonly parts: ShipperParts;
   private readonly options: Required<ShipperOptions>;
+  private readonly bandwidth: Bandwidth;
+  private readonly committer: Bell;
   private readonly batch: ShipBatch;
   private reader: LogReader | undefined;
   /** Seq of the log batch that the reader gives next, or holds because it did not fit; -1 = nowhere. */
@@ -98,7 +108,9 @@ export class Shipper implements Machine {
 
   constructor(parts: ShipperParts, options: ShipperOptions) {
     this.parts = parts;
-    this.options = { paused: false, rpoMs: 100, probeMs: 15_000, idleMs: 1000, ...options };
+    this.options = { paused: false, rpoMs: 100, probeMs: 15_000, idleMs: 1000, bandwidth: 0, ...options };
+    this.bandwidth = new Bandwidth(parts.clock, this.options.bandwidth);
+    this.committer = parts.shared.bell(SH.BELL_COMMIT);
     this.cursor = { ...options.cursor };
     this.batch = new ShipBatch();
     this.paused = options.paused ?? false;
@@ -109,7 +121,17 @@ export class Shipper implements Machine {
     this.told = { pos: options.cursor.pos, at: -Infinity };
     this.asked = parts.shared.load(SH.SYNC_ASK);
     this.lookAtDurable();
+    const behind = this.durablePos - this.cursor.pos;
+    parts.shared.floatView[SHF.BYTES + this.options.place] = this.payloadBehind(this.durable) - behind;
+    this.publish(0);
     if (this.paused) this.setState('paused', '');
+  }
+
+  /** Settings that may change while it runs. */
+  configure(rpoMs: number, bandwidth: number): void {
+    this.options.rpoMs = rpoMs;
+    if (bandwidth !== this.options.bandwidth) this.bandwidth.limit(bandwidth);
+    this.options.bandwidth = bandwidth;
   }
 
   pause(): void {
@@ -201,6 +223,8 @@ export class Shipper implements Machine {
     this.fresh = false;
     this.pendingAt = -1;
     this.pendingUs = 0;
+    this.lookAtDurable();
+    this.publish(0);
     this.probeAt = now + this.options.probeMs;
     this.setState('connected', '');
     this.tellCursor(now, true);
@@ -271,7 +295,9 @@ export class Shipper implements Machine {
     if (this.pendingAt < 0) this.pendingAt = now;
     const wait = this.pendingAt + this.options.rpoMs - now;
     const enough = this.durablePos - this.cursor.pos >= SHIP_BYTES;
-    if (wait > 0 && !enough && this.hurryTo <= this.cursor.seq) return wait;
+    if (wait > 0 && !enough && this.hurryTo <= this.cursor.seq && !this.wanted) return wait;
+    const owed = this.bandwidth.wait();
+    if (owed > 0) return owed;
     const near = this.fromWindow();
     if (!near) {
       const broken = this.fromLog();
@@ -294,12 +320,43 @@ export class Shipper implements Machine {
     if (rc < 0) return this.fail(site.reason);
     this.parts.meter?.sent(batch.bytes, batch.records);
     batch.end(cursor);
+    this.bandwidth.spent(batch.bytes + batch.records * RECORD_HEADER);
     this.lastWriteAt = this.parts.clock.monoMs();
     this.pendingAt = -1;
     this.pendingUs = 0;
     this.lookAtDurable();
+    this.publish(batch.bytes);
     this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
     return 0;
+  }
+
+  /** Somebody waits for a record that the site has not confirmed. */
+  private get wanted(): boolean {
+    return this.parts.shared.floatView[SHF.WANTED + this.options.place]! > this.cursor.seq;
+  }
+
+  /** The cursor has moved on by `bytes` of payload: says so in the link's words, and to who waits for it. */
+  private publish(bytes: number): void {
+    const { shared } = this.parts;
+    const { place } = this.options;
+    const { floatView } = shared;
+    const exact = this.payloadBehind(this.cursor.seq);
+    if (exact >= 0) floatView[SHF.BYTES + place] = exact;
+    else floatView[SHF.BYTES + place]! += bytes;
+    floatView[SHF.OLDEST + place] = this.pendingUs > 0 ? this.pendingUs : this.cursor.time;
+    const near = this.cursor.seq;
+    const before = shared.linkSeq(place, near);
+    shared.store(SH.LINK_SEQ + place, near | 0);
+    if (floatView[SHF.WANTED + place]! > before) this.committer.ring();
+  }
+
+  /** Payload position behind record `seq - 1`; -1 where that has left the window. */
+  private payloadBehind(seq: number): number {
+    const { window } = this.parts;
+    if (this.head() > seq) return -1;
+    const end = window.payloadEnd(window.slotAt(seq - 1));
+    this.settle();
+    return this.head() <= seq ? end : -1;
   }
 
   /** Copies a batch out of the window; false where the first record has left it, before or meanwhile. */
@@ -307,6 +364,7 @@ export class Shipper implements Machine {
     const { batch, cursor, durable } = this;
     const { window } = this.parts;
     const first = cursor.seq;
+    const most = Math.min(SHIP_BYTES, this.bandwidth.batchBytes);
     if (this.head() > first) return false;
     batch.begin(cursor);
     const { dv, mem } = window;
@@ -322,6 +380,7 @@ export class Shipper implements Machine {
       const payload = window.payloadPos(slot);
       // Full: there is a boundary behind us then, unless what we read was overtaken.
       if (taken >= SHIP_RECORDS || bytes + space > SHIP_BYTES) break;
+      if (batch.records > 0 && bytes >= most) break;
       if (payload !== run + runBytes) {
         if (runBytes > 0) batch.addPayload(mem, window.payloadAt(run), runBytes);
         run = payload;
@@ -372,6 +431,7 @@ export class Shipper implements Machine {
       }
       const b = reader.batch;
       if (!batch.fits(b.count, b.payloadBytes)) break;
+      if (batch.records > 0 && batch.bytes >= this.bandwidth.batchBytes) break;
       batch.addAll(b.mem, b.headers, b.count, b.payloads, b.payloadBytes, b.end);
       this.readerHolds = false;
       this.readerSeq = b.seq + b.count;
@@ -443,6 +503,8 @@ export class Shipper implements Machine {
     if (this.pendingUs !== 0 || this.durable <= this.cursor.seq || this.head() > this.cursor.seq) return;
     const us = getU64(window.dv, window.slotAt(this.cursor.seq) + S_RECORD + R_TIME);
     this.settle();
-    if (this.head() <= this.cursor.seq) this.pendingUs = us;
+    if (this.head() > this.cursor.seq) return;
+    this.pendingUs = us;
+    this.parts.shared.floatView[SHF.OLDEST + this.options.place] = us;
   }
 }

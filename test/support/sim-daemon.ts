@@ -266,6 +266,7 @@ export class SimDaemon {
         cursor,
         fresh: cursor.seq === first.seq,
         paused: site.paused,
+        place: site.nr - 1,
         rpoMs: shape.rpoMs,
         probeMs: 2000,
       },

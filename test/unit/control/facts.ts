@@ -13,6 +13,9 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     reason: '',
     paused: false,
     needsFullResync: false,
+    degraded: false,
+    sync: false,
+    waiting: 0,
     cursor: { pos: 40960, seq: 89, chainLo: 0, chainHi: 0, time: (NOW - 5000) * 1000 },
     oldestUs: (NOW - 2500) * 1000,
   };

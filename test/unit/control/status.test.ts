@@ -92,7 +92,7 @@ describe('control/status', () => {
     config.devices.push({ nr: 1, name: 'my', size: MIB, local: '/a b/my', dirtyLogs: {} });
     assert.equal(
       tableLines(config),
-      '0 1 replicator ringbuffer 4 /var/lib/reptool/default/replog 0 open 2097152 blockdev 2 0 asynchronous blockdev 2 1 asynchronous\n' +
+      '0 1 replicator ringbuffer 4 /var/lib/reptool/default/replog 0 open 2097152 blockdev 2 0 async blockdev 2 1 async\n' +
         '0 2097152 replicator-dev default 0 0 1 /var/lib/reptool/default/images/disk0 nolog 0 1 1 /var/lib/reptool/default/site1/disk0.img nolog 0\n' +
         'my: 0 2048 replicator-dev default 1 0 1 /a\\ b/my nolog 0 1 1 /var/lib/reptool/default/site1/my.img nolog 0\n',
     );

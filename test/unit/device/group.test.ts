@@ -13,7 +13,7 @@ import { DeviceReader } from '../../../src/device/reader.js';
 import type { Reply } from '../../../src/device/reply.js';
 import { AioReader } from '../../../src/fuse/aio.js';
 import { R_LENGTH, R_OFFSET, R_TYPE, REC } from '../../../src/replog/format.js';
-import { SH, Shared } from '../../../src/replog/shared.js';
+import { E_LINKS, FLUSH_ENTRY, FLUSH_SLOTS, SH, SHF, Shared } from '../../../src/replog/shared.js';
 import { LogSpace } from '../../../src/replog/space.js';
 import { S_RECORD, W, Window, windowShape } from '../../../src/replog/window.js';
 
@@ -340,5 +340,130 @@ describe('DeviceGroup', () => {
     request.copy(b.group.bodyMem.u8, b.group.bodyAt, 80);
     b.group.other(200);
     assert.ok(Buffer.from(b.others[0]!).equals(request));
+  });
+
+  describe('with policies', () => {
+    const SYNC = 1 << 2;
+
+    function sync(b: Bench, on = true): void {
+      for (const pair of [SH.GATES, SH.SYNC]) b.shared.setBit(pair, 2, on);
+      b.shared.store(SH.HOLDING, on ? 1 : 0);
+      b.shared.store(SH.LINK_SEQ + 2, b.group.appender.seq);
+    }
+
+    function limit(b: Bench, word: number, value: number): void {
+      b.shared.floatView[word + 2] = value;
+      for (const pair of [SH.GATES, SH.LIMITED]) b.shared.setBit(pair, 2, true);
+      b.shared.store(SH.HOLDING, 1);
+      b.shared.store(SH.LINK_SEQ + 2, b.group.appender.seq);
+      b.shared.floatView[SHF.BYTES + 2] = b.group.appender.payloadPos;
+    }
+
+    /** Links in the newest entry of the flush queue. */
+    function links(b: Bench): number {
+      const at = ((b.shared.load(SH.FLUSH_TAIL) - 1) & (FLUSH_SLOTS - 1)) * FLUSH_ENTRY;
+      return b.shared.flush[at + E_LINKS]!;
+    }
+
+    it('every write, discard and flush waits for a sync link', () => {
+      const b = bench();
+      sync(b);
+      b.write(0, Buffer.alloc(4096, 1));
+      b.write(4096, Buffer.alloc(100, 1));
+      b.group.prepare();
+      b.group.fallocate(NODE, 0, 8192, 3, 90, 0);
+      b.group.prepare();
+      b.group.fsync(NODE, 91, 0);
+      assert.deepEqual(b.answers.list, []);
+      assert.equal(b.shared.load(SH.FLUSH_TAIL), 4);
+      for (let n = 0; n < 4; n++) assert.equal(b.shared.flush[n * FLUSH_ENTRY + E_LINKS], SYNC);
+      assert.equal(b.shared.floatView[SHF.WANTED + 2], b.group.appender.seq);
+    });
+
+    it('! a flush of what is durable here still waits where a sync link has not confirmed it', () => {
+      const b = bench();
+      b.write(0, Buffer.alloc(4096, 1));
+      b.answers.take();
+      b.commit();
+      sync(b);
+      b.shared.store(SH.LINK_SEQ + 2, b.group.appender.seq - 1);
+      b.group.prepare();
+      b.group.fsync(NODE, 91, 0);
+      assert.deepEqual([b.answers.list.length, links(b)], [0, SYNC]);
+      b.shared.store(SH.LINK_SEQ + 2, b.group.appender.seq);
+      b.group.prepare();
+      b.group.fsync(NODE, 92, 0);
+      assert.equal(b.answers.take()?.rc, 0);
+    });
+
+    it('! fall-behind by writes: the fifth write at "ios 3" waits, and at or below it none does', () => {
+      const b = bench();
+      limit(b, SHF.LIMIT_IOS, 3);
+      for (let n = 0; n < 4; n++) {
+        b.write(n * 4096, Buffer.alloc(4096, 1));
+        assert.equal(b.answers.take()?.rc, 4096, `write ${n + 1}`);
+      }
+      b.write(0, Buffer.alloc(4096, 1));
+      assert.deepEqual([b.answers.list.length, links(b), b.shared.load(SH.SWITCHES + 2)], [0, SYNC, 1]);
+      b.shared.store(SH.LINK_SEQ + 2, b.group.appender.seq - 3);
+      b.group.prepare();
+      assert.equal(b.shared.load(SH.SWITCHES + 2), 2, 'told without another write');
+      b.write(0, Buffer.alloc(4096, 1));
+      assert.equal(b.answers.take()?.rc, 4096);
+    });
+
+    it('fall-behind by size counts payload, by timeout the age of the oldest write', () => {
+      const b = bench({}, MIB);
+      limit(b, SHF.LIMIT_BYTES, 8192);
+      for (let n = 0; n < 3; n++) b.write(0, Buffer.alloc(4096, 1));
+      assert.equal(b.answers.list.length, 3, '8192 are not more than 8192');
+      b.write(0, Buffer.alloc(512, 1));
+      assert.deepEqual([b.answers.list.length, links(b)], [3, SYNC]);
+
+      let us = 1_000_000_000;
+      const late = bench({ clock: { wallUs: () => us, monoMs: () => us / 1000 } });
+      limit(late, SHF.LIMIT_US, 50_000);
+      late.write(0, Buffer.alloc(512, 1));
+      us += 50_000;
+      late.write(0, Buffer.alloc(512, 1));
+      assert.equal(late.answers.list.length, 2);
+      us += 1;
+      late.write(0, Buffer.alloc(512, 1));
+      assert.deepEqual([late.answers.list.length, links(late)], [2, SYNC]);
+    });
+
+    it('! a resent request waits for the same links as before, and its record stays until it is answered', () => {
+      const b = bench();
+      limit(b, SHF.LIMIT_IOS, 1);
+      for (let n = 0; n < 3; n++) b.write(n * 4096, Buffer.alloc(4096, n));
+      assert.equal(b.answers.list.length, 2);
+      b.answers.list.length = 0;
+      const tail = b.group.appender.seq;
+      // The daemon dies. By the time of the next one the link is within its limits again, yet lacks this write.
+      b.shared.store(SH.FLUSH_HEAD, b.shared.load(SH.FLUSH_TAIL));
+      b.shared.store(SH.LINK_SEQ + 2, tail - 1);
+      b.start();
+      b.commit();
+      b.apply();
+      b.write(8192, Buffer.alloc(4096, 2), 0, 3, RESENT);
+      assert.equal(b.answers.list.length, 0);
+      assert.equal(links(b), SYNC);
+      b.group.resentSeen();
+      b.group.prepare();
+      assert.equal(b.window.seqOf(W.HEAD, tail), tail - 1, 'held, although the committer had let it go');
+      b.shared.store(SH.FLUSH_HEAD, b.shared.load(SH.FLUSH_TAIL));
+      b.group.prepare();
+      assert.equal(b.window.seqOf(W.HEAD, tail), tail);
+    });
+
+    it('parks writes before the flush queue is full, so that reads go on', () => {
+      const b = bench({}, 16 * MIB);
+      b.start({ space: new LogSpace(b.window, b.shared, 1024 * MIB, 16 * MIB) });
+      sync(b);
+      for (let n = 0; n < FLUSH_SLOTS - 1024; n++) b.write(0, Buffer.alloc(512, 1));
+      b.write(0, Buffer.alloc(512, 2));
+      assert.equal(b.shared.load(SH.PARKED), 1);
+      assert.equal(b.read(0, 512)[0], 1);
+    });
   });
 });

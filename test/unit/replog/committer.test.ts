@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { ERRNO } from '../../../src/base/errors.js';
 import { realIo } from '../../../src/base/io.js';
 import { Mem } from '../../../src/base/mem.js';
 import { LogReader, READ } from '../../../src/replog/reader.js';
@@ -357,6 +358,110 @@ describe('! Committer, after a failed write or sync', () => {
       rig.segments.map((s) => [s.start, s.count, s.complete]),
       [[0, 4, true]],
     );
+  });
+
+  describe('with links that hold writers', () => {
+    let rig: Rig;
+
+    beforeEach(() => {
+      rig = new Rig();
+      for (const place of [1, 40]) {
+        rig.shared.setBit(SH.GATES, place, true);
+        rig.shared.store(SH.LINK_SEQ + place, 1);
+      }
+    });
+
+    /** A write that waits for links; bits as in an entry. */
+    function held(unique: number, linksLo: number, linksHi = 0): number {
+      rig.shared.pushFlush(unique, 0, rig.appender.seq + 1, 512, 0, linksLo, linksHi);
+      const seq = rig.write(512);
+      rig.run();
+      return seq;
+    }
+
+    function confirm(place: number, seq: number): void {
+      rig.shared.store(SH.LINK_SEQ + place, seq);
+      assert.ok(!rig.committer.idle, 'the committer finds something to do');
+      rig.run();
+    }
+
+    const answered = (): number[] => rig.answers.map(({ unique }) => unique);
+    const released = (): number => rig.window.seqOf(W.RELEASED, rig.appender.seq);
+
+    it('! answers a write when it is durable and each of its links has confirmed it, not before', () => {
+      const seq = held(1, 1 << 1, 1 << 8);
+      assert.equal(rig.durable, seq + 1, 'it is synced at once: somebody waits');
+      assert.deepEqual([rig.committer.awaitedLo, rig.committer.awaitedHi], [1 << 1, 1 << 8]);
+      rig.shared.store(SH.LINK_SEQ + 1, seq + 1);
+      rig.run();
+      assert.deepEqual(answered(), []);
+      confirm(40, seq + 1);
+      assert.deepEqual(rig.answers, [{ unique: 1, bytes: 512, errno: 0 }]);
+    });
+
+    it('answers others while one waits for a link', () => {
+      held(1, 1 << 1);
+      held(2, 0, 1 << 8);
+      rig.write(512);
+      rig.flush(3);
+      rig.run();
+      assert.deepEqual(answered(), [3]);
+      confirm(40, 3);
+      assert.deepEqual(answered(), [3, 2]);
+      assert.ok(rig.committer.idle, 'it sleeps while a link keeps somebody waiting');
+      confirm(1, 3);
+      assert.deepEqual(answered(), [3, 2, 1]);
+      assert.equal(rig.shared.load(SH.FLUSH_HEAD), rig.shared.load(SH.FLUSH_TAIL));
+    });
+
+    it('! releases no record whose request is still to be answered, nor any behind it', () => {
+      const first = held(1, 1 << 1);
+      const second = held(2, 0, 1 << 8);
+      assert.equal(released(), first);
+      confirm(40, second + 1);
+      assert.equal(released(), first, 'the second was answered, the first not');
+      confirm(1, second + 1);
+      assert.equal(released(), second + 1);
+    });
+
+    it('does not wait for links that gate no longer', () => {
+      held(1, 1 << 1);
+      rig.shared.setBit(SH.GATES, 1, false);
+      assert.ok(!rig.committer.idle);
+      rig.run();
+      assert.deepEqual(answered(), [1]);
+    });
+
+    it('answers with EIO, once, when the operator has those who wait fail; the records stay', () => {
+      const seq = held(1, 1 << 1);
+      rig.write(512);
+      rig.flush(2);
+      rig.shared.bump(SH.FAIL_ASK);
+      rig.run();
+      assert.deepEqual(rig.answers, [
+        { unique: 1, bytes: 512, errno: ERRNO.EIO },
+        { unique: 2, bytes: 0, errno: 0 },
+      ]);
+      assert.equal(rig.durable, seq + 2);
+      held(3, 1 << 1);
+      assert.deepEqual(answered(), [1, 2], 'the next one waits again');
+    });
+
+    it('keeps who waits for a link only waiting when the log fails, and refuses the others', () => {
+      const io = new FaultIo(realIo);
+      rig.committer.close();
+      rig = new Rig({ io });
+      rig.shared.setBit(SH.GATES, 1, true);
+      rig.shared.store(SH.LINK_SEQ + 1, 1);
+      const seq = held(1, 1 << 1);
+      io.arm({ call: 'REPLOG:SYNC', nth: 1, errno: ERRNO.EIO });
+      held(2, 1 << 1);
+      assert.deepEqual(rig.answers, [{ unique: 2, bytes: 512, errno: ERRNO.EIO }]);
+      assert.ok(rig.committer.idle, 'it sleeps');
+      confirm(1, seq + 1);
+      assert.deepEqual(answered(), [2, 1]);
+      assert.equal(rig.answers[1]!.errno, 0);
+    });
   });
 });
 

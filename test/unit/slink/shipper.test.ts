@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ERRNO } from '../../../src/base/errors.js';
+import { getU64 } from '../../../src/base/codec.js';
 import { KIB, MIB } from '../../../src/base/units.js';
 import { encodeDeviceAdd } from '../../../src/replog/device-records.js';
-import { REC } from '../../../src/replog/format.js';
-import { SH } from '../../../src/replog/shared.js';
-import { W } from '../../../src/replog/window.js';
+import { REC, R_TIME } from '../../../src/replog/format.js';
+import { SH, SHF } from '../../../src/replog/shared.js';
+import { S_RECORD, W } from '../../../src/replog/window.js';
 import type { SiteCursor, SiteDevice } from '../../../src/slink/contract.js';
 import { FolderSite } from '../../../src/slink/folder.js';
 import { Shipper, type ShipperOptions } from '../../../src/slink/shipper.js';
@@ -55,6 +56,7 @@ describe('Shipper', () => {
         devices: [BIG],
         cursor: { ...rig.log.super.checkpoint, reign: 0 },
         fresh: true,
+        place: 0,
         ...options,
       },
     );
@@ -385,5 +387,74 @@ describe('Shipper', () => {
     shipper.retry();
     settle();
     check();
+  });
+
+  it('! ships at once what somebody waits for, and says what is confirmed', () => {
+    start({ rpoMs: 100, place: 5 });
+    const { shared } = rig;
+    shipper.step();
+    const first = rig.appender.seq;
+    assert.equal(shared.linkSeq(5, first), first);
+    write(0, 4096, 1);
+    rig.settle();
+    shipper.step();
+    assert.equal(shared.linkSeq(5, first), first, 'gathers');
+    shared.floatView[SHF.WANTED + 5] = first + 1;
+    shipper.step();
+    assert.equal(shared.linkSeq(5, first), first + 1);
+    assert.equal(shared.floatView[SHF.BYTES + 5], rig.appender.payloadPos);
+  });
+
+  it('rings the committer only where somebody waits', () => {
+    start({ rpoMs: 0, place: 5 });
+    shipper.step();
+    const rung = (): number => {
+      rig.shared.store(SH.BELL_COMMIT + 1, 1);
+      const before = rig.shared.load(SH.BELL_COMMIT);
+      shipper.step();
+      return rig.shared.load(SH.BELL_COMMIT) - before;
+    };
+    write(0, 4096, 1);
+    rig.settle();
+    assert.equal(rung(), 0);
+    write(0, 4096, 2);
+    rig.settle();
+    rig.shared.floatView[SHF.WANTED + 5] = rig.appender.seq;
+    assert.equal(rung(), 1);
+  });
+
+  it('tells the payload and the age that a limit counts, from the start and while it is paused', () => {
+    start({ rpoMs: 0, place: 5 });
+    shipper.step();
+    shipper.pause();
+    const before = rig.appender.payloadPos;
+    const first = rig.write(4096, 1, 0);
+    const us = getU64(rig.window.dv, rig.window.slotAt(first) + S_RECORD + R_TIME);
+    write(4096, 4096, 2);
+    rig.settle();
+    shipper.step();
+    assert.equal(rig.shared.floatView[SHF.BYTES + 5], before);
+    assert.equal(rig.shared.floatView[SHF.OLDEST + 5], us);
+  });
+
+  it('sends no faster than its bandwidth, whoever waits', () => {
+    start({ rpoMs: 0, place: 5, bandwidth: 1024 * KIB });
+    shipper.step();
+    for (let n = 0; n < 32; n++) {
+      write((n % 16) * 64 * KIB, 64 * KIB, n);
+      rig.settle();
+    }
+    const tail = rig.appender.seq;
+    rig.shared.floatView[SHF.WANTED + 5] = tail;
+    rig.shared.bump(SH.SYNC_ASK);
+    const began = rig.clock.ms;
+    while (shipper.cursor.seq < tail) {
+      const ms = shipper.step();
+      assert.ok(shipper.idle || ms <= 0, 'it sleeps until it may send');
+      rig.clock.ms += Math.max(0, ms);
+    }
+    // 2 MiB at 1 MiB/s, less what was saved up and the debt of the last batch.
+    const took = rig.clock.ms - began;
+    assert.ok(took >= 1500 && took <= 2100, `${took} ms`);
   });
 });
