@@ -22,6 +22,8 @@ export interface FileInfo {
   readonly id: string;
   /** Bytes that the file system has allocated for it. */
   readonly allocated: number;
+  /** A block device that was set to refuse writes; it opens for writing all the same. */
+  readonly readOnly?: boolean;
 }
 
 export interface Io {
@@ -38,6 +40,8 @@ export interface Io {
   fdatasync(call: IoCall, fd: number): number;
   /** `mode` 0 allocates (and may grow), 3 discards, 17 zeroes, as of fallocate(2). */
   fallocate(call: IoCall, fd: number, mode: number, pos: number, len: number): number;
+  /** The first byte at or behind `pos` that is no hole (SEEK_DATA), ENXIO where there is none. Not everywhere. */
+  nextData?(call: IoCall, fd: number, pos: number): number;
   ftruncate(call: IoCall, fd: number, size: number): number;
   /** Replaces `file` with `text` durably: temporary file, sync, rename, sync of the folder. */
   replaceFile(call: IoCall, file: string, text: string): number;
@@ -76,7 +80,8 @@ function infoOf(st: fs.Stats, fd: number): FileInfo {
     let size = 0;
     if (fd >= 0 && sys.ioctl(fd, sys.BLKGETSIZE64, sys.addressOf(size64)) >= 0)
       size = Number(size64.readBigUInt64LE(0));
-    return { size, kind: 'block', id: `blk:${st.rdev}`, allocated: size };
+    const locked = fd >= 0 && sys.ioctl(fd, sys.BLKROGET, sys.addressOf(size64)) >= 0 && size64.readInt32LE(0) !== 0;
+    return { size, kind: 'block', id: `blk:${st.rdev}`, allocated: size, readOnly: locked };
   }
   const kind = st.isFile() ? 'file' : st.isDirectory() ? 'dir' : 'other';
   return { size: st.size, kind, id: `${st.dev}:${st.ino}`, allocated: st.blocks * 512 };
@@ -133,6 +138,7 @@ export const realIo: Io = {
   },
   fdatasync: (_call, fd) => sys.fdatasync(fd),
   fallocate: (_call, fd, mode, pos, len) => sys.fallocate(fd, mode, pos, len),
+  nextData: (_call, fd, pos) => sys.lseek(fd, pos, sys.SEEK_DATA),
   ftruncate: (_call, fd, size) => sys.ftruncate(fd, size),
   replaceFile(call, file, text) {
     const temporary = `${file}.new`;

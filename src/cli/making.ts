@@ -34,7 +34,7 @@ export function removeGroup(dir: string, config: GroupConfig, made: ReadonlySet<
       .filter((name) => !made.has(name))
       .map((name) => path.join(dir, name)),
     files.config,
-    ...config.sites.map((site) => site.address),
+    ...config.sites.filter((site) => site.type === 'blockdev' && site.address !== '').map((site) => site.address),
     ...config.devices.map((device) => device.local),
     files.index,
     config.log.path,

@@ -16,6 +16,13 @@ import { columns, plural, Progress } from './output.js';
 /** Replays what is staged in a site's folder, or only says what would be replayed. */
 export function recoverSite(folder: string, write: boolean): { text: string; ok: boolean; result: FolderReport } {
   const real = path.resolve(folder);
+  const info = realIo.stat('SITE:FOLDER', real);
+  if (typeof info !== 'number' && info.kind !== 'dir')
+    throw new RepError(
+      'EINVAL',
+      `${folder}: is no folder; only folder sites have a stage to replay. A raw device or an export is whole wherever ` +
+        'the status of its group shows no open window; where it shows one, mount the group and let it send the rest',
+    );
   if (write) refuseInUse(real);
   const result = recoverFolder(realIo, real, { write });
   return { text: recoveryText(folder, result), ok: result.images.every((image) => image.state === 'ok'), result };

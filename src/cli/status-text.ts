@@ -48,7 +48,7 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
   const words = DRBD_WORDS[site.state];
   const head =
     `  ${site.name} connection:${words.connection} replication:${words.replication} ` +
-    `policy:${policyText(site)}${site.degraded ? ' degraded:yes' : ''} ${site.type}:${site.address}`;
+    `policy:${policyText(site)}${site.degraded ? ' degraded:yes' : ''} ${site.type}:${site.address === '' ? mapText(site.map) : site.address}`;
   const lines = [head];
   const rules = rulesText(site);
   if (rules !== '') lines.push(`    ${rules}`);
@@ -67,6 +67,11 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
       : `lag: ${formatSeconds(site['lag-seconds'])}, ${short(site['lag-bytes'])} in ${plural(site['lag-writes'], 'write')}`;
   const until = site['recoverable-to'];
   lines.push(`    ${lag}${until === null ? '' : `; recoverable to ${until}`}`);
+  const open = site['open-window'];
+  if (open !== null)
+    lines.push(
+      `    open window: ${plural(open['to-seq'] - open['from-seq'], 'record')} from ${open['from-seq']} on may be there in part`,
+    );
   if (site['needs-full-resync']) lines.push('    needs a full resynchronisation');
   if (site.reason !== null) lines.push(`    ${site.state}: ${site.reason}`);
   return lines;
@@ -92,6 +97,12 @@ export function rulesText(site: SiteStatus): string {
   ]
     .filter((word) => word !== '')
     .join(' ');
+}
+
+function mapText(map: Readonly<Record<string, string>>): string {
+  return Object.entries(map)
+    .map(([device, leg]) => `${device}=${leg}`)
+    .join(',');
 }
 
 function logLines(s: StatusJson): string[] {

@@ -407,6 +407,11 @@ function readSite(s: Reader, base: string): SiteConfig {
   return site;
 }
 
+/** A site without a journal, which is a prefix of history only behind its open window. */
+export function isRaw(site: SiteConfig): boolean {
+  return site.type === 'nbd' || (site.type === 'blockdev' && site.address === '');
+}
+
 export function hasLimit(f: FallBehind): boolean {
   return f.ios > 0 || f.size > 0 || f.timeoutMs > 0;
 }

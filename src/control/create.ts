@@ -190,6 +190,8 @@ function makeSite(
   sparse: boolean,
   made: Made,
 ): void {
+  // Raw devices and servers are there already; the shipper looks at them first.
+  if (config.type !== 'blockdev' || config.address === '') return;
   const before = fs.existsSync(config.address) ? new Set(fs.readdirSync(config.address)) : undefined;
   made.folder(path.dirname(config.address));
   made.add(() => {

@@ -5,7 +5,7 @@
 import type { Transport } from '../fuse/transport.js';
 import type { LogPlace } from '../replog/format.js';
 import type { KIND_NAMES, RequestCount } from '../replog/meters.js';
-import type { LinkState } from '../slink/contract.js';
+import type { LinkState, OpenWindow } from '../slink/contract.js';
 import { errnoText } from '../base/errors.js';
 import type { GroupConfig, SiteConfig } from './config.js';
 import type { CountWord, DeviceStatus, RecoveryStatus, SiteStatus, StatisticsStatus, StatusJson } from './status.js';
@@ -23,6 +23,10 @@ export interface SiteFacts {
   sync: boolean;
   /** Requests that wait for it. */
   waiting: number;
+  /** What a site without a journal may hold beyond its cursor, in part; null where there is no such thing. */
+  window: OpenWindow | null;
+  /** Such a site, and this daemon has not looked yet whether there is. */
+  unlooked: boolean;
   /** Time of the first record that it has not confirmed, microseconds; 0 where it has all. */
   oldestUs: number;
 }
@@ -207,10 +211,11 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
   const behind = Math.max(0, window.tail - cursor.seq);
   const lagBytes = behind === 0 ? 0 : Math.max(0, log.durablePos - cursor.pos) + window.undurable;
   const lagMs = behind === 0 || site.oldestUs === 0 ? 0 : Math.max(0, f.nowMs - site.oldestUs / 1000);
-  const whole = !site.needsFullResync;
+  const open = site.window;
+  const whole = !site.needsFullResync && open === null;
   const disk = !whole
     ? 'Inconsistent'
-    : site.state === 'failed'
+    : site.state === 'failed' || site.unlooked
       ? 'DUnknown'
       : behind === 0
         ? 'UpToDate'
@@ -220,6 +225,7 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
     name: `site${config.nr}`,
     type: config.type,
     address: config.address,
+    map: config.map,
     policy: config.policy,
     ack: config.ack,
     stall: config.stall,
@@ -243,6 +249,10 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
     'lag-seconds': round(lagMs / 1000, 3),
     'lag-bytes': lagBytes,
     'lag-writes': behind,
+    'open-window':
+      open === null
+        ? null
+        : { 'from-seq': open.from, 'to-seq': Math.min(open.to, Math.max(window.tail, open.from)), bytes: open.bytes },
     'recoverable-to': whole && cursor.time > 0 ? new Date(cursor.time / 1000).toISOString() : null,
     peer_devices: f.config.devices.map((d) => ({ volume: d.nr, 'peer-disk-state': disk })),
   };

@@ -6,6 +6,7 @@
  *   index/       LMDB
  *   images/      slink 0's images (default)
  *   site1/       slink 1's folder (default)
+ *   siteN.stamp  what site N's devices hold, for sites without a journal (slink/raw-stamp.ts)
  *   lock         flock: at most one process tree serves or checks the group
  *   run.json     written by the keeper: pids and mount point
  *   daemon.log   what keeper and daemon have to say
@@ -59,4 +60,9 @@ export function groupFiles(dir: string): GroupFiles {
     failure: path.join(dir, 'failure.txt'),
     creating: path.join(dir, 'creating'),
   };
+}
+
+/** The stamp of a site whose devices cannot carry one themselves. Whoever removes the site removes it as well. */
+export function siteStamp(dir: string, nr: number): string {
+  return path.join(dir, `site${nr}.stamp`);
 }

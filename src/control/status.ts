@@ -128,6 +128,8 @@ export interface SiteStatus {
   name: string;
   type: string;
   address: string;
+  /** By device name: the path or export that is its leg, where the address does not say it. */
+  map: Record<string, string>;
   policy: 'sync' | 'async';
   ack: 'durable' | 'received';
   stall: boolean;
@@ -156,6 +158,11 @@ export interface SiteStatus {
   'lag-seconds': number;
   'lag-bytes': number;
   'lag-writes': number;
+  /**
+   * Sites without a journal: records [from-seq, to-seq) were sent or are being sent and are not confirmed, so any
+   * part of them may be there. Null while there are none, and for sites that never have any. bytes 0 = not known.
+   */
+  'open-window': { 'from-seq': number; 'to-seq': number; bytes: number } | null;
   /** The site shows the group's history up to here. */
   'recoverable-to': string | null;
   peer_devices: { volume: number; 'peer-disk-state': 'UpToDate' | 'Consistent' | 'Inconsistent' | 'DUnknown' }[];

@@ -20,7 +20,7 @@ export function tableLines(config: GroupConfig): string {
   for (const d of config.devices) {
     const legs = [
       `0 1 ${word(d.local)} nolog 0`,
-      ...config.sites.map((site) => `${site.nr} 1 ${word(imagePath(site.address, d.name))} nolog 0`),
+      ...config.sites.map((site) => `${site.nr} 1 ${word(legOf(site, d.name))} nolog 0`),
     ];
     lines.push(`${namePrefix(d)}0 ${d.size / SECTOR} replicator-dev ${config.name} ${d.nr} ${legs.join(' ')}`);
   }
@@ -30,6 +30,12 @@ export function tableLines(config: GroupConfig): string {
 function linkWords(site: SiteConfig): string {
   const words = [site.nr, policyWords(site), ...limitWords(site)];
   return `${site.type} ${words.length} ${words.join(' ')}`;
+}
+
+/** Where a site keeps a device, as one word: a path. `-` where its map lacks the device. */
+export function legOf(site: SiteConfig, device: string): string {
+  if (site.address !== '') return imagePath(site.address, device);
+  return Object.hasOwn(site.map, device) ? site.map[device]! : '-';
 }
 
 function word(text: string): string {

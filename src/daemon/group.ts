@@ -7,6 +7,8 @@ import { realClock } from '../base/clock.js';
 import { RepError, errnoText, type ErrnoName } from '../base/errors.js';
 import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
 import { MessageBoard } from '../control/messages.js';
+import { groupFiles, siteStamp } from '../control/state.js';
+import { takenPlaces } from '../control/taken.js';
 import { ControlTree } from '../control/tree.js';
 import { Checkpointer } from '../replog/checkpointer.js';
 import type { RecordType } from '../replog/format.js';
@@ -164,6 +166,13 @@ export class Group implements Serving {
       t: 'start',
       logPath: opened.config.log.path,
       site: link.config,
+      around: {
+        stamp: siteStamp(this.config.groupDir, link.config.nr),
+        taken: takenPlaces(opened.config, link.config.nr, [
+          groupFiles(this.config.groupDir).dir,
+          this.config.mountpoint,
+        ]),
+      },
       identity: { logId: opened.config.id, group: opened.config.name, nr: link.config.nr },
       devices: opened.config.devices.map(({ nr, name, size }) => ({ nr, name, size })),
       cursor: opened.links[i]!.cursor,
@@ -246,6 +255,9 @@ export class Group implements Serving {
         link.reason = message.reason;
         this.linkChanged(link);
         return this.host.moved();
+      case 'window':
+        link.window = message.window;
+        return;
       case 'failed':
         link.state = 'failed';
         link.reason = message.message;

@@ -2,7 +2,7 @@
  * The links of a group as main keeps them: state and cursor as their threads report them, pause as operators
  * want it. What is to outlive the daemon goes to the checkpointer, which keeps it in the index.
  */
-import type { SiteConfig } from '../control/config.js';
+import { isRaw, type SiteConfig } from '../control/config.js';
 import type { SiteFacts } from '../control/facts.js';
 import type { LinkFact } from '../index/contract.js';
 import { R_TIME, type LogPlace } from '../replog/format.js';
@@ -18,7 +18,7 @@ import {
   lowestBit,
   type Shared,
 } from '../replog/shared.js';
-import type { LinkState, SiteCursor } from '../slink/contract.js';
+import type { LinkState, OpenWindow, SiteCursor } from '../slink/contract.js';
 import type { LinkPolicies, LinkRules } from '../slink/policy.js';
 import type { LinkStart } from './open.js';
 import type { Timeline } from './timeline.js';
@@ -40,6 +40,8 @@ export interface Link {
   paused: boolean;
   /** Why it needs a full resync, '' where it does not. */
   stale: string;
+  /** As its thread last told; undefined for a site that never has one, or was not open yet. */
+  window: OpenWindow | null | undefined;
 }
 
 export function makeLink(config: SiteConfig, place: number, start: LinkStart, thread: ShipThread): Link {
@@ -54,6 +56,7 @@ export function makeLink(config: SiteConfig, place: number, start: LinkStart, th
     reason: stale,
     paused: start.paused,
     stale,
+    window: undefined,
   };
 }
 
@@ -115,6 +118,8 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     degraded: policies.isDegraded(link.place),
     sync: policies.isSync(link.place),
     waiting: waiting[link.place]!,
+    window: link.window ?? null,
+    unlooked: isRaw(link.config) && link.window === undefined,
     oldestUs: oldestUnconfirmed(link.cursor, window, timeline, tail),
   };
 }

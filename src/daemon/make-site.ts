@@ -4,7 +4,7 @@ import { RepError } from '../base/errors.js';
 import type { Io } from '../base/io.js';
 import type { Registry } from '../registry/registry.js';
 import type { Site } from '../slink/contract.js';
-import { SLINK, type SlinkSite } from '../slink/types.js';
+import { SLINK, type SlinkAround, type SlinkSite } from '../slink/types.js';
 
 export interface MadeSite {
   site: Site;
@@ -13,13 +13,19 @@ export interface MadeSite {
 }
 
 /** Throws ENOENT for a type that is not registered, EINVAL for a site that the type cannot make. */
-export function makeSite(types: Registry, config: SlinkSite & { type: string }, io: Io, clock: Clock): MadeSite {
+export function makeSite(
+  types: Registry,
+  config: SlinkSite & { type: string },
+  io: Io,
+  clock: Clock,
+  around: SlinkAround,
+): MadeSite {
   const type = types.get(SLINK, config.type);
   const put = (): void => types.put(SLINK, config.type);
   try {
     const fault = type.check(config);
     if (fault !== '') throw new RepError('EINVAL', `site ${config.nr}: ${fault}`);
-    return { site: type.make(config, io, clock), put };
+    return { site: type.make(config, io, clock, around), put };
   } catch (error) {
     put();
     throw error;

@@ -12,8 +12,9 @@ import { SH, type Bell, type Shared } from '../replog/shared.js';
 import type { SiteConfig } from '../control/config.js';
 import type { LogPlace } from '../replog/format.js';
 import type { ClosedSegment } from '../replog/segments.js';
-import type { GroupIdentity, LinkState, SiteCursor, SiteDevice } from '../slink/contract.js';
+import type { GroupIdentity, LinkState, OpenWindow, SiteCursor, SiteDevice } from '../slink/contract.js';
 import type { ImageSpec } from '../slink/images.js';
+import type { SlinkAround } from '../slink/types.js';
 import type { WorkerBase } from './threads.js';
 
 export interface ShellWorkerData extends WorkerBase {
@@ -42,6 +43,7 @@ export interface ShipStart {
   t: 'start';
   logPath: string;
   site: SiteConfig;
+  around: SlinkAround;
   identity: GroupIdentity;
   devices: SiteDevice[];
   cursor: SiteCursor;
@@ -73,7 +75,10 @@ export type FromApply =
   | { t: 'localHealed' };
 
 export type FromShip =
-  FromShell | { t: 'cursor'; place: SiteCursor } | { t: 'state'; state: LinkState; reason: string };
+  | FromShell
+  | { t: 'cursor'; place: SiteCursor }
+  | { t: 'state'; state: LinkState; reason: string }
+  | { t: 'window'; window: OpenWindow | null };
 
 /** A machine that is ready to run, and what the shell asks it. */
 export interface Runner {

@@ -17,7 +17,7 @@ const shared = new Shared(data.shared);
 
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
   const log = LogFile.open(realIo, start.logPath, { readOnly: true });
-  const { site, put } = makeSite(productTypes(), start.site, realIo, realClock);
+  const { site, put } = makeSite(productTypes(), start.site, realIo, realClock, start.around);
   const shipper = new Shipper(
     {
       window,
@@ -29,6 +29,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       events: {
         cursor: (place) => post({ t: 'cursor', place: { ...place } }),
         state: (state, reason) => post({ t: 'state', state, reason }),
+        window: (window) => post({ t: 'window', window }),
       },
     },
     {

@@ -15,6 +15,11 @@
  * the site's machine, `open` will find it. Between calls and at every moment in them, what the site keeps is a
  * prefix of the group's history, or the site says that it is not.
  *
+ * Open window. A site without a journal (raw devices, NBD) flushes before `write` returns, so that 0 means the
+ * same. But while it writes, and after a failure in there, it may hold any part of the batch: it is a prefix
+ * again only behind the records of `window`, once they were sent again. Such a site gives `window`; for others
+ * it is left out.
+ *
  * Sizes. Offsets and lengths are whole sectors of 512 bytes. A batch holds at most `SHIP_RECORDS` records and
  * so many bytes as one batch of the log can have.
  *
@@ -35,6 +40,7 @@
  *
  * and of the site's content: `in-sync` (a prefix of history at its cursor, no dirty region) or `inconsistent`.
  */
+import type { Mem } from '../base/mem.js';
 import type { ShipBatch } from './batch.js';
 import type { SiteCursor } from './cursor.js';
 
@@ -73,6 +79,18 @@ export interface SiteOpen {
    * Left out for a site that exists: then one that is not there has failed and is never made anew.
    */
   create?: SiteCursor;
+  /**
+   * Shows the headers of all records that may have been sent behind `from` and never confirmed. False where the
+   * log has no batch that begins at `from`, or cannot be read there.
+   */
+  sentBehind?(from: SiteCursor, visit: (mem: Mem, headers: number, count: number) => void): boolean;
+}
+
+/** Records [from, to) were sent, or are being sent, and are not confirmed; `bytes` of payload, 0 = not known. */
+export interface OpenWindow {
+  from: number;
+  to: number;
+  bytes: number;
 }
 
 export type SiteOpened =
@@ -91,6 +109,12 @@ export interface Site {
   readonly refused: boolean;
   /** True while a `flush` would do something. */
   readonly unflushed: boolean;
+  /** The open window, null while there is none; left out by sites that never have one. */
+  readonly window?: OpenWindow | null;
+  /** True where `open` failed only because it has not come to its end: no failure, call it again. */
+  readonly preparing?: boolean;
+  /** After a failure or `preparing`: when to try again, milliseconds; undefined = at the usual interval. */
+  readonly againMs?: number | undefined;
   open(how: SiteOpen): SiteOpened;
   /** Confirms a batch: 0, or the negative errno. */
   write(batch: ShipBatch): number;

@@ -15,7 +15,15 @@
 import { ERRNO, RepError, errnoText, ioError } from '../base/errors.js';
 import { writeFull, type FileInfo, type Io, type IoCall } from '../base/io.js';
 import { Mem, type IoVec } from '../base/mem.js';
-import { FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, O_CREAT, O_DIRECT, O_RDWR } from '../base/sys.js';
+import {
+  FALLOC_KEEP_SIZE,
+  FALLOC_PUNCH_HOLE,
+  FALLOC_ZERO_RANGE,
+  O_CREAT,
+  O_DIRECT,
+  O_EXCL,
+  O_RDWR,
+} from '../base/sys.js';
 import { BLOCK, KIB, MIB, SECTOR, formatSize } from '../base/units.js';
 
 /** Runs from this size on go past the page cache (prototype: best of 16, 64 and 256 KiB). */
@@ -64,6 +72,8 @@ export interface ImageSpec {
   size: number;
   /** The device is about to grow up to so many bytes: the file may have grown before it. */
   grown?: number;
+  /** A block device that nobody else may mount or claim meanwhile (zeroing ranges also needs the claim itself). */
+  exclusive?: boolean;
 }
 
 export interface ImageCreate {
@@ -211,7 +221,7 @@ export class ImageSet {
    */
   open(spec: ImageSpec): Image {
     const { io, calls } = this;
-    const fd = io.open(calls.open, spec.file, O_RDWR);
+    const fd = io.open(calls.open, spec.file, spec.exclusive === true ? O_RDWR | O_EXCL : O_RDWR);
     if (fd < 0) throw ioError(fd, 'opening the image', spec.file);
     const info = io.info(calls.open, fd);
     const wrong = typeof info === 'number' ? ioError(info, 'reading its size', spec.file) : mismatch(spec, info);
@@ -323,7 +333,8 @@ export class ImageSet {
     this.touch(image);
     const mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
     const rc = this.io.fallocate(this.calls.discard, image.fd, mode, offset, length);
-    if (rc === -ERRNO.EOPNOTSUPP) return this.zeroes(nr, offset, length);
+    // EINVAL: a block device whose sectors are larger than ours.
+    if (rc === -ERRNO.EOPNOTSUPP || (rc === -ERRNO.EINVAL && image.block)) return this.zeroes(nr, offset, length);
     return rc < 0 ? this.fail(rc, image) : 0;
   }
 
@@ -334,7 +345,8 @@ export class ImageSet {
     this.touch(image);
     const mode = FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE;
     let rc = this.io.fallocate(this.calls.zeroes, image.fd, mode, offset, length);
-    if (rc === -ERRNO.EOPNOTSUPP) rc = writeZeroes(this.io, this.calls.zeroes, image.fd, offset, length);
+    if (rc === -ERRNO.EOPNOTSUPP || (rc === -ERRNO.EINVAL && image.block))
+      rc = writeZeroes(this.io, this.calls.zeroes, image.fd, offset, length);
     return rc < 0 ? this.fail(rc, image) : 0;
   }
 

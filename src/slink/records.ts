@@ -4,7 +4,7 @@
  * plan, discards and zeroes are applied on their own between them. Devices come, grow and go at their place.
  */
 import { getU64 } from '../base/codec.js';
-import type { Mem } from '../base/mem.js';
+import type { IoVec, Mem } from '../base/mem.js';
 import {
   R_BYTES,
   R_DEVICE,
@@ -16,7 +16,6 @@ import {
   payloadSpace,
   type RecordType,
 } from '../replog/format.js';
-import type { ImageSet } from './images.js';
 import { PLAN_RECORDS, WritePlan } from './plan.js';
 
 /**
@@ -25,8 +24,22 @@ import { PLAN_RECORDS, WritePlan } from './plan.js';
  */
 export type DeviceHook = (type: RecordType, nr: number, payload: Uint8Array) => number;
 
+/** What records are applied to, by device number: 0 or the negative errno of each call. */
+export interface RecordTarget {
+  write(nr: number, offset: number, vec: IoVec): number;
+  discard(nr: number, offset: number, length: number): number;
+  zeroes(nr: number, offset: number, length: number): number;
+  /**
+   * The writes since the last call, no two of which overlap, come to their end before anything that follows
+   * begins. Left out by targets whose calls are done when they return.
+   */
+  settle?(): number;
+  /** Slink 0: no record of the device follows. */
+  retire?(nr: number): void;
+}
+
 export class RecordSink {
-  readonly images: ImageSet;
+  readonly images: RecordTarget;
   private readonly onDevice: DeviceHook;
   private readonly plan = new WritePlan();
   private readonly headerAt = new Float64Array(PLAN_RECORDS);
@@ -39,12 +52,12 @@ export class RecordSink {
    * Without a hook the images are slink 0's: whoever appends the record has made or grown the image before, so
    * that only the end of a device is news.
    */
-  constructor(images: ImageSet, onDevice?: DeviceHook) {
+  constructor(images: RecordTarget, onDevice?: DeviceHook) {
     this.images = images;
     this.onDevice =
       onDevice ??
       ((type, nr) => {
-        if (type === REC.DEVICE_REMOVE) images.retire(nr);
+        if (type === REC.DEVICE_REMOVE) images.retire?.(nr);
         return 0;
       });
   }
@@ -122,7 +135,7 @@ export class RecordSink {
       const rc = images.write(plan.device, plan.offset, plan.vec);
       if (rc < 0) return rc;
     }
-    return 0;
+    return images.settle?.() ?? 0;
   }
 
   private range(header: number): number {

@@ -25,13 +25,15 @@ import { SH, SHF, type Bell, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
 import { SHIP_BYTES, SHIP_RECORDS, ShipBatch } from './batch.js';
-import type { GroupIdentity, LinkState, Site, SiteCursor, SiteDevice } from './contract.js';
+import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteOpen } from './contract.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
   cursor(place: SiteCursor): void;
   /** The state or its reason changed. */
   state(state: LinkState, reason: string): void;
+  /** A site that can have an open window has one, or has none. */
+  window?(window: OpenWindow | null): void;
 }
 
 export interface ShipperParts {
@@ -100,6 +102,7 @@ export class Shipper implements Machine {
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
   private told: { pos: number; at: number };
+  private readonly toldWindow = { open: false, known: false, at: -Infinity };
   private asked: number;
   /** Ship and flush up to here without waiting. */
   private hurryTo = 0;
@@ -213,8 +216,9 @@ export class Shipper implements Machine {
     const { site } = this.parts;
     const { identity, devices } = this.options;
     const create = this.fresh ? { create: { ...this.cursor } } : {};
-    const opened = site.open({ identity, devices, ...create });
-    if (!opened.ok) return this.fail(opened.reason);
+    const opened = site.open({ identity, devices, ...create, sentBehind: this.sentBehind });
+    this.tellWindow(now, site.window);
+    if (!opened.ok) return site.preparing === true ? this.prepare(now, opened.reason) : this.fail(opened.reason);
     const wrong = this.judge(opened.cursor);
     if (wrong !== '') return this.fail(wrong);
     Object.assign(this.cursor, opened.cursor);
@@ -230,6 +234,32 @@ export class Shipper implements Machine {
     this.tellCursor(now, true);
     return 0;
   }
+
+  /** It is being made ready, step by step; between the steps messages are heard. */
+  private prepare(now: number, reason: string): number {
+    const wait = Math.max(this.parts.site.againMs ?? 0, 1);
+    this.probeAt = now + wait;
+    this.setState('connecting', reason);
+    return wait;
+  }
+
+  /** One call of `write` takes at most a batch: so much behind a confirmed place may be there, no more. */
+  private readonly sentBehind: NonNullable<SiteOpen['sentBehind']> = (from, visit) => {
+    const reader = this.logReader();
+    reader.seek(from);
+    this.readerSeq = -1;
+    const limit = { pos: this.durablePos, seq: this.durable };
+    for (let records = 0, bytes = 0; records < SHIP_RECORDS && bytes < SHIP_BYTES;) {
+      const result = reader.next(limit);
+      if (result === READ.END) return true;
+      if (result === READ.BROKEN) return false;
+      const { mem, headers, count, payloadBytes } = reader.batch;
+      visit(mem, headers, count);
+      records += count;
+      bytes += payloadBytes;
+    }
+    return true;
+  };
 
   /** Why a site at `at` cannot be continued from this log, or ''. */
   private judge(at: SiteCursor): string {
@@ -276,10 +306,13 @@ export class Shipper implements Machine {
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
     this.opened = false;
-    this.probeAt = this.parts.clock.monoMs() + this.options.probeMs;
+    const now = this.parts.clock.monoMs();
+    const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
+    this.probeAt = now + wait;
     this.parts.meter?.failed();
+    this.tellWindow(now, this.parts.site.window);
     this.setState('failed', reason);
-    return this.options.probeMs;
+    return wait;
   }
 
   private setState(state: LinkState, reason: string): void {
@@ -303,19 +336,21 @@ export class Shipper implements Machine {
       const broken = this.fromLog();
       if (broken !== '') return this.fail(broken);
     }
-    const rc = this.send();
+    const rc = this.send(now);
     // One batch out of the log is no news; the next one then is.
     if (this.opened)
       this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
     return rc;
   }
 
-  private send(): number {
+  private send(now: number): number {
     const { batch, cursor } = this;
     const { site } = this.parts;
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
+    if (site.window !== undefined)
+      this.tellWindow(now, { from: cursor.seq, to: cursor.seq + batch.records, bytes: batch.bytes });
     const rc = site.write(batch);
     if (rc < 0) return this.fail(site.reason);
     this.parts.meter?.sent(batch.bytes, batch.records);
@@ -327,6 +362,8 @@ export class Shipper implements Machine {
     this.lookAtDurable();
     this.publish(batch.bytes);
     this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
+    // While there is more to send, the next batch opens it again at once.
+    if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
     return 0;
   }
 
@@ -475,6 +512,17 @@ export class Shipper implements Machine {
     told.pos = cursor.pos;
     told.at = now;
     this.parts.events.cursor({ ...cursor });
+  }
+
+  /** Main hears at once that a window opens or closes, and now and then how it moves. */
+  private tellWindow(now: number, window: OpenWindow | null | undefined): void {
+    if (window === undefined) return;
+    const { toldWindow } = this;
+    const open = window !== null;
+    const same = toldWindow.known && toldWindow.open === open;
+    if (same && (!open || now - toldWindow.at < CURSOR_MS)) return;
+    Object.assign(toldWindow, { open, known: true, at: now });
+    this.parts.events.window?.(window);
   }
 
   // --- the window, which moves while we look ---------------------------------------------------------------

@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.js';
 import type { Io } from '../base/io.js';
 import { CLASS, typeClass } from '../registry/registry.js';
 import type { Site } from './contract.js';
+import type { Taken } from './same-disk.js';
 
 /** Of a site's configuration what its type looks at; meanings as in reptool.conf(5). */
 export interface SlinkSite {
@@ -31,6 +32,14 @@ export interface SlinkLeg {
   path: string;
 }
 
+/** What a site has to know of the group around it. */
+export interface SlinkAround {
+  /** Path of its stamp, for types that keep one beside the group's configuration. */
+  stamp: string;
+  /** What the group occupies on this machine, this site left out. */
+  taken: readonly Taken[];
+}
+
 export interface SlinkType {
   /** A line for people: what such a site is. */
   readonly summary: string;
@@ -43,7 +52,7 @@ export interface SlinkType {
   /** The other way round: every leg of the site, in the order of the devices. Throws EINVAL. */
   fromPaths(legs: readonly SlinkLeg[], options: SlinkSite['options']): SlinkPlace;
   /** A closed site. Called in the thread that is going to drive it. */
-  make(site: SlinkSite, io: Io, clock: Clock): Site;
+  make(site: SlinkSite, io: Io, clock: Clock, around: SlinkAround): Site;
 }
 
 export const SLINK = typeClass<SlinkType>(CLASS.SLINK);

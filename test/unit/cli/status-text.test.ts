@@ -8,6 +8,7 @@ const SITE: SiteStatus = {
   name: 'site1',
   type: 'blockdev',
   address: '/state/site1',
+  map: {},
   policy: 'async',
   ack: 'durable',
   stall: false,
@@ -27,6 +28,7 @@ const SITE: SiteStatus = {
   'lag-seconds': 0,
   'lag-bytes': 0,
   'lag-writes': 0,
+  'open-window': null,
   'recoverable-to': '2026-11-20T07:00:00.000Z',
   peer_devices: [{ volume: 0, 'peer-disk-state': 'UpToDate' }],
 };

@@ -17,6 +17,8 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     sync: false,
     waiting: 0,
     cursor: { pos: 40960, seq: 89, chainLo: 0, chainHi: 0, time: (NOW - 5000) * 1000 },
+    window: null,
+    unlooked: false,
     oldestUs: (NOW - 2500) * 1000,
   };
   return {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { plainSite } from '../../../src/control/config.js';
 import { buildStatus, type GroupFacts } from '../../../src/control/facts.js';
 import { statusLines } from '../../../src/control/status-lines.js';
 import { tableLines } from '../../../src/control/table.js';
@@ -67,6 +68,18 @@ describe('control/status', () => {
     assert.equal(site!.reason, 'gone');
   });
 
+  it('! buildStatus calls a site inside its open window Inconsistent, and says which records', () => {
+    const open = buildStatus(withSite({ window: { from: 89, to: 8281, bytes: 4096 } })).connections[0]!;
+    assert.equal(open.peer_devices[0]!['peer-disk-state'], 'Inconsistent');
+    assert.deepEqual(open['open-window'], { 'from-seq': 89, 'to-seq': 101, bytes: 4096 });
+    assert.equal(open['recoverable-to'], null);
+    const failed = buildStatus(withSite({ state: 'failed', window: { from: 89, to: 90, bytes: 0 } })).connections[0]!;
+    assert.equal(failed.peer_devices[0]!['peer-disk-state'], 'Inconsistent');
+    assert.equal(buildStatus(facts()).connections[0]!['open-window'], null);
+    const unlooked = buildStatus(withSite({ state: 'connecting', unlooked: true })).connections[0]!;
+    assert.equal(unlooked.peer_devices[0]!['peer-disk-state'], 'DUnknown');
+  });
+
   it('buildStatus says what is suspended and what to do', () => {
     const status = buildStatus({ ...facts(), log: { ...facts().log, error: 28 } });
     assert.equal(status.suspended, true);
@@ -85,6 +98,12 @@ describe('control/status', () => {
     assert.equal(idle.log['minutes-covered'], null);
     assert.equal(idle.log['held-by'], null);
     assert.deepEqual(idle.pids, { keeper: 10, daemon: 11 });
+  });
+
+  it('tableLines prints the paths of a map as legs', () => {
+    const { config } = facts();
+    config.sites = [{ ...plainSite(1, 'blockdev', ''), map: { disk0: '/dev/sdb' } }];
+    assert.match(tableLines(config), / 0 1 \/var\S+ nolog 0 1 1 \/dev\/sdb nolog 0$/m);
   });
 
   it('tableLines prints lines that open what there is', () => {

@@ -32,7 +32,10 @@ describe('types', () => {
 
   it('makeSite counts the use of a type until it is put', () => {
     const types = productTypes({});
-    const made = makeSite(types, plainSite(1, 'blockdev', '/nowhere'), realIo, realClock);
+    const made = makeSite(types, plainSite(1, 'blockdev', '/nowhere'), realIo, realClock, {
+      stamp: '/nowhere',
+      taken: [],
+    });
     assert.equal(made.site.type, 'blockdev');
     assert.throws(() => types.unregister(SLINK, 'blockdev'), { errno: 'ETXTBSY' });
     made.put();
@@ -41,16 +44,22 @@ describe('types', () => {
 
   it('makeSite refuses an unknown type, and counts no use of one whose site cannot be', () => {
     const types = productTypes({});
-    assert.throws(() => makeSite(types, plainSite(1, 'tape', 'x'), realIo, realClock), {
-      errno: 'ENOENT',
-      message: 'slink type "tape": not registered; there is blockdev',
-    });
+    assert.throws(
+      () => makeSite(types, plainSite(1, 'tape', 'x'), realIo, realClock, { stamp: '/nowhere', taken: [] }),
+      {
+        errno: 'ENOENT',
+        message: 'slink type "tape": not registered; there is blockdev',
+      },
+    );
     const refusing = { ...types.peek(SLINK, 'blockdev')!, check: () => 'address: not to my liking; choose another' };
     types.register(SLINK, 'picky', refusing);
-    assert.throws(() => makeSite(types, plainSite(3, 'picky', 'x'), realIo, realClock), {
-      errno: 'EINVAL',
-      message: 'site 3: address: not to my liking; choose another',
-    });
+    assert.throws(
+      () => makeSite(types, plainSite(3, 'picky', 'x'), realIo, realClock, { stamp: '/nowhere', taken: [] }),
+      {
+        errno: 'EINVAL',
+        message: 'site 3: address: not to my liking; choose another',
+      },
+    );
     assert.equal(types.uses(SLINK, 'picky'), 0);
   });
 

@@ -1,0 +1,284 @@
+/**
+ * The stamp of a site without a journal (raw devices, NBD): a small file beside the group's configuration,
+ * `site<NR>.stamp`, version 1. Little-endian; see reptool-site(5).
+ *
+ *   byte 0       slot A     written in turn; the valid one with the larger serial counts
+ *   byte 2 MiB   slot B     of each only the bytes in use are written, a multiple of 4096
+ *
+ * A stamp says: the site's devices hold the group's history up to the cursor, exactly, and these blocks of them
+ * had these digests then. Where it is *open*, records behind the cursor may have been written as well, in part
+ * and in any order; the log tells which. Order: site flushed → stamp durable → cursor reported. And before the
+ * first write behind a stamp that is not open: an open one, durable.
+ *
+ * header (256 bytes)                                device entry (224 bytes, then name and target)
+ *    0 16  magic "reptool rawsite"                     0  4  device number
+ *   16  4  crc of all its bytes, field zero            4  2  bytes of the name
+ *   20  4  version                                     6  1  samples (0…8)
+ *   24  8  serial                                      7  1  flags: 1 = being looked at, nothing sent to it yet
+ *   32 16  identity of the log                         8  8  bytes of the device
+ *   48  4  slink number of the site                   16  8  bytes from its start that were seen to be zero
+ *   52  4  devices                                    24  2  bytes of the target
+ *   56  4  bytes of this stamp, multiple of 4096      26  6  zero
+ *   60  4  reign of the last record before cursor     32 192 samples, 8 × { block number u64, digest 16 }
+ *   64  8  cursor: position in the log               224  …  name, target (a path, or HOST:PORT/EXPORT), zeroes to
+ *   72  8  cursor: next seq                                  a multiple of 32
+ *   80  8  cursor: chain
+ *   88  8  cursor: time of the last record before it
+ *   96  4  flags: 1 = open
+ *  100  4  zero
+ *  104  8  written at, microseconds since 1970      digest: the first 16 bytes of the SHA-256 of the 4 KiB
+ *  112 64  group name                               block (the last one of a device may be shorter)
+ *  176 80  zero
+ */
+import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import { ERRNO } from '../base/errors.js';
+import { readFull, writeFull, type Io } from '../base/io.js';
+import { Mem } from '../base/mem.js';
+import * as sys from '../base/sys.js';
+import { MIB, roundUp } from '../base/units.js';
+import { ALIGN } from '../replog/format.js';
+import type { SiteCursor } from './cursor.js';
+import { DIGEST, SAMPLES, SAMPLE_BYTES, type Sample } from './stage-format.js';
+
+export const RAW_STAMP_VERSION = 1;
+export const RAW_STAMP_MAGIC = 'reptool rawsite';
+export const RAW_SLOT = 2 * MIB;
+export const RAW_HEADER = 256;
+export const RAW_DEVICE = 224;
+const TEXT_UNIT = 32;
+const F_OPEN = 1;
+const D_MAKING = 1;
+
+export interface RawDevice {
+  nr: number;
+  name: string;
+  size: number;
+  /** Where it was last: a path, or HOST:PORT/EXPORT. */
+  target: string;
+  /** It is being looked at: nothing was ever sent to it. */
+  making: boolean;
+  /** Bytes from the start that were found to be zero, while `making`. */
+  blank: number;
+  samples: Sample[];
+}
+
+export interface RawStamp {
+  serial: number;
+  logId: string;
+  group: string;
+  nr: number;
+  cursor: SiteCursor;
+  open: boolean;
+  writtenUs: number;
+  devices: RawDevice[];
+}
+
+function entryBytes(device: RawDevice): number {
+  return RAW_DEVICE + roundUp(Buffer.byteLength(device.name) + Buffer.byteLength(device.target), TEXT_UNIT);
+}
+
+export function rawStampBytes(stamp: RawStamp): number {
+  return roundUp(
+    stamp.devices.reduce((sum, device) => sum + entryBytes(device), RAW_HEADER),
+    ALIGN,
+  );
+}
+
+/** Writes the stamp to the start of `u8`; returns its bytes, a RangeError where they are more than `RAW_SLOT`. */
+export function encodeRawStamp(u8: Buffer, stamp: RawStamp): number {
+  const bytes = rawStampBytes(stamp);
+  if (bytes > RAW_SLOT) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
+  const dv = new DataView(u8.buffer, u8.byteOffset, bytes);
+  u8.fill(0, 0, bytes);
+  setText(u8, 0, 16, RAW_STAMP_MAGIC);
+  dv.setUint32(20, RAW_STAMP_VERSION, true);
+  setU64(dv, 24, stamp.serial);
+  u8.write(stamp.logId, 32, 'hex');
+  dv.setUint32(48, stamp.nr, true);
+  dv.setUint32(52, stamp.devices.length, true);
+  dv.setUint32(56, bytes, true);
+  dv.setUint32(60, stamp.cursor.reign, true);
+  setU64(dv, 64, stamp.cursor.pos);
+  setU64(dv, 72, stamp.cursor.seq);
+  dv.setUint32(80, stamp.cursor.chainLo, true);
+  dv.setUint32(84, stamp.cursor.chainHi, true);
+  setU64(dv, 88, stamp.cursor.time);
+  dv.setUint32(96, stamp.open ? F_OPEN : 0, true);
+  setU64(dv, 104, stamp.writtenUs);
+  setText(u8, 112, 64, stamp.group);
+  let at = RAW_HEADER;
+  for (const device of stamp.devices) {
+    encodeDevice(u8, dv, at, device);
+    at += entryBytes(device);
+  }
+  dv.setUint32(16, crc32(u8.subarray(0, bytes)), true);
+  return bytes;
+}
+
+function encodeDevice(u8: Buffer, dv: DataView, at: number, device: RawDevice): void {
+  const name = Buffer.from(device.name, 'utf8');
+  const target = Buffer.from(device.target, 'utf8');
+  dv.setUint32(at, device.nr, true);
+  dv.setUint16(at + 4, name.length, true);
+  dv.setUint8(at + 6, device.samples.length);
+  dv.setUint8(at + 7, device.making ? D_MAKING : 0);
+  setU64(dv, at + 8, device.size);
+  setU64(dv, at + 16, device.blank);
+  dv.setUint16(at + 24, target.length, true);
+  device.samples.slice(0, SAMPLES).forEach((sample, i) => {
+    setU64(dv, at + 32 + i * SAMPLE_BYTES, sample.block);
+    u8.write(sample.digest, at + 32 + i * SAMPLE_BYTES + 8, DIGEST, 'hex');
+  });
+  name.copy(u8, at + RAW_DEVICE);
+  target.copy(u8, at + RAW_DEVICE + name.length);
+}
+
+export type RawStampRead = { ok: true; value: RawStamp } | { ok: false; reason: 'foreign' | 'damaged' | 'version' };
+
+export function decodeRawStamp(raw: Buffer): RawStampRead {
+  if (raw.length < ALIGN || getText(raw, 0, 16) !== RAW_STAMP_MAGIC) return { ok: false, reason: 'foreign' };
+  const size = new DataView(raw.buffer, raw.byteOffset, RAW_HEADER).getUint32(56, true);
+  if (size < ALIGN || size > Math.min(RAW_SLOT, raw.length) || size % ALIGN !== 0)
+    return { ok: false, reason: 'damaged' };
+  const u8 = Buffer.from(raw.subarray(0, size));
+  const dv = new DataView(u8.buffer, u8.byteOffset, size);
+  const crc = dv.getUint32(16, true);
+  dv.setUint32(16, 0, true);
+  if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
+  if (dv.getUint32(20, true) !== RAW_STAMP_VERSION) return { ok: false, reason: 'version' };
+  const devices: RawDevice[] = [];
+  let at = RAW_HEADER;
+  for (let n = dv.getUint32(52, true); n > 0; n--) {
+    const device = decodeDevice(u8, dv, at);
+    devices.push(device);
+    at += entryBytes(device);
+  }
+  const cursor: SiteCursor = {
+    reign: dv.getUint32(60, true),
+    pos: getU64(dv, 64),
+    seq: getU64(dv, 72),
+    chainLo: dv.getUint32(80, true),
+    chainHi: dv.getUint32(84, true),
+    time: getU64(dv, 88),
+  };
+  const value: RawStamp = {
+    serial: getU64(dv, 24),
+    logId: u8.toString('hex', 32, 48),
+    group: getText(u8, 112, 64),
+    nr: dv.getUint32(48, true),
+    cursor,
+    open: (dv.getUint32(96, true) & F_OPEN) !== 0,
+    writtenUs: getU64(dv, 104),
+    devices,
+  };
+  return { ok: true, value };
+}
+
+function decodeDevice(u8: Buffer, dv: DataView, at: number): RawDevice {
+  const samples: Sample[] = [];
+  for (let i = 0; i < Math.min(SAMPLES, dv.getUint8(at + 6)); i++) {
+    const s = at + 32 + i * SAMPLE_BYTES;
+    samples.push({ block: getU64(dv, s), digest: u8.toString('hex', s + 8, s + 8 + DIGEST) });
+  }
+  const text = at + RAW_DEVICE;
+  const target = text + dv.getUint16(at + 4, true);
+  return {
+    nr: dv.getUint32(at, true),
+    name: u8.toString('utf8', text, target),
+    size: getU64(dv, at + 8),
+    target: u8.toString('utf8', target, target + dv.getUint16(at + 24, true)),
+    making: (dv.getUint8(at + 7) & D_MAKING) !== 0,
+    blank: getU64(dv, at + 16),
+    samples,
+  };
+}
+
+/** The file: reads the newest stamp, writes the next one over the older. All calls return 0 or a negative errno. */
+export class RawStampFile {
+  readonly path: string;
+  private readonly io: Io;
+  private readonly mem: Mem;
+  private fd = -1;
+  /** Slot of the stamp that counts; the next one goes to the other. */
+  private slot = 1;
+
+  constructor(io: Io, path: string) {
+    this.io = io;
+    this.path = path;
+    this.mem = Mem.lazy(RAW_SLOT);
+  }
+
+  /** The stamp that counts, or what is there instead; a negative errno where it cannot be read. */
+  load(): RawStamp | 'none' | 'damaged' | 'version' | number {
+    const { io, mem } = this;
+    this.closeFd();
+    this.fd = io.open('STAMP:OPEN', this.path, sys.O_RDWR);
+    if (this.fd === -ERRNO.ENOENT) return 'none';
+    if (this.fd < 0) return this.fd;
+    const info = io.info('STAMP:OPEN', this.fd);
+    if (typeof info === 'number') return info;
+    let best: RawStamp | undefined;
+    let bad: 'none' | 'damaged' | 'version' = 'none';
+    for (const slot of [0, 1]) {
+      const len = Math.min(RAW_SLOT, info.size - slot * RAW_SLOT);
+      if (len < ALIGN) continue;
+      // Mostly one page is in use; its header says how much more there is.
+      const rc = readFull(io, 'STAMP:READ', this.fd, mem, 0, ALIGN, slot * RAW_SLOT);
+      if (rc < 0) return rc;
+      const used = Math.min(mem.dv.getUint32(56, true), len);
+      if (used > ALIGN) {
+        const more = readFull(io, 'STAMP:READ', this.fd, mem, ALIGN, used - ALIGN, slot * RAW_SLOT + ALIGN);
+        if (more < 0) return more;
+      }
+      const read = decodeRawStamp(mem.u8.subarray(0, Math.max(used, ALIGN)));
+      if (!read.ok) {
+        // A newer version must not be taken for a torn slot beside an old stamp of ours.
+        if (read.reason === 'version') return 'version';
+        if (read.reason === 'damaged') bad = 'damaged';
+      } else if (best === undefined || read.value.serial > best.serial) {
+        best = read.value;
+        this.slot = slot;
+      }
+    }
+    return best ?? bad;
+  }
+
+  /** Makes the file, empty, with its entry in the folder durable. */
+  create(): number {
+    const { io } = this;
+    this.closeFd();
+    this.fd = io.open('STAMP:CREATE', this.path, sys.O_RDWR | sys.O_CREAT, 0o600);
+    if (this.fd < 0) return this.fd;
+    // Also over an old one, whose serial might be larger.
+    let rc = io.ftruncate('STAMP:CREATE', this.fd, 0);
+    if (rc >= 0) rc = io.ftruncate('STAMP:CREATE', this.fd, 2 * RAW_SLOT);
+    if (rc >= 0) rc = io.fdatasync('STAMP:SYNC', this.fd);
+    if (rc >= 0) rc = io.syncDir('STAMP:CREATE', this.path.slice(0, Math.max(this.path.lastIndexOf('/'), 1)));
+    this.slot = 1;
+    return rc;
+  }
+
+  /** Durable when it returns 0; the serial has grown by one then. */
+  write(stamp: RawStamp): number {
+    const { io, mem } = this;
+    if (this.fd < 0) return -ERRNO.ENOTCONN;
+    const slot = 1 - this.slot;
+    const bytes = encodeRawStamp(mem.u8, { ...stamp, serial: stamp.serial + 1 });
+    let rc = writeFull(io, 'STAMP:WRITE', this.fd, mem, 0, bytes, slot * RAW_SLOT);
+    if (rc >= 0) rc = io.fdatasync('STAMP:SYNC', this.fd);
+    // After a failed sync this slot is in doubt: it is written again, the other one is still good.
+    if (rc < 0) return rc;
+    stamp.serial++;
+    this.slot = slot;
+    return 0;
+  }
+
+  close(): void {
+    this.closeFd();
+  }
+
+  private closeFd(): void {
+    if (this.fd >= 0) this.io.close('STAMP:CLOSE', this.fd);
+    this.fd = -1;
+  }
+}
