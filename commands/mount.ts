@@ -31,8 +31,8 @@ export default class Mount extends RepCommand {
       options: ['flush', 'write'],
     }),
     transport: Flags.string({
-      description: 'how the tree is served',
-      options: ['auto', 'kernel'],
+      description: 'how the tree is served; auto: by the kernel transport where it mounts, else by fuse-native',
+      options: ['auto', 'kernel', 'fuse-native'],
       default: 'auto',
     }),
     foreground: Flags.boolean({ description: 'stay until the tree is unmounted; Ctrl-C unmounts it' }),
@@ -50,7 +50,7 @@ export default class Mount extends RepCommand {
         size: flags.size,
         logSize: flags['log-size'],
         durability: durability === 'flush' || durability === 'write' ? durability : undefined,
-        transport: flags.transport === 'kernel' ? flags.transport : 'auto',
+        transport: flags.transport === 'kernel' || flags.transport === 'fuse-native' ? flags.transport : 'auto',
       },
       { say: (line) => this.say(line), quiet: this.jsonEnabled() },
     );

@@ -331,3 +331,13 @@ const ENODATA = 61;
 export function allowTracers(): number {
   return rc(c.prctl)(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 }
+
+/** Loads a shared library so that those loaded later find its symbols; false where it does not load. */
+export function loadGlobally(file: string): boolean {
+  try {
+    koffi.load(file, { global: true });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -2,7 +2,7 @@
 import * as path from 'node:path';
 import { listMounts } from '../fuse/mount.js';
 import { describeFailure, readFailure } from '../control/keeper-client.js';
-import { findLeftBehind, findServed } from './locate.js';
+import { findLeftBehind, findServed, lastFailureOf } from './locate.js';
 
 /** The last known reason for the silence of `dir`, or of the only mount; undefined where none was left. */
 export function whyGone(dir: string | undefined): string | undefined {
@@ -13,5 +13,5 @@ export function whyGone(dir: string | undefined): string | undefined {
   if (mountpoint === undefined) return undefined;
   const served = mount === undefined ? findLeftBehind(mountpoint) : findServed(mountpoint, mount.group);
   if (served !== undefined) return describeFailure(served.groupDir, served.run);
-  return mount === undefined ? undefined : readFailure(mount.groupDir);
+  return mount === undefined ? lastFailureOf(mountpoint) : readFailure(mount.groupDir);
 }

@@ -6,7 +6,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { RepError } from '../base/errors.js';
-import { readRun, type RunState } from '../control/keeper-client.js';
+import { readFailure, readRun, type RunState } from '../control/keeper-client.js';
 import { listMounts } from '../fuse/mount.js';
 import { groupDir, stateRoot } from '../control/state.js';
 
@@ -49,6 +49,21 @@ export function findLeftBehind(mountpoint: string, root = stateRoot()): Served |
     if (served !== undefined) return served;
   }
   return undefined;
+}
+
+/** The last words of a keeper that gave the mount point up and took the mount away, where it left some. */
+export function lastFailureOf(mountpoint: string, root = stateRoot()): string | undefined {
+  let names: string[];
+  try {
+    names = fs.readdirSync(root);
+  } catch {
+    return undefined;
+  }
+  return names
+    .map((name) => readFailure(path.join(root, name)))
+    .filter((text) => text?.slice(text.indexOf(' ') + 1).startsWith(`${mountpoint}: `) === true)
+    .sort()
+    .at(-1);
 }
 
 function servedFrom(folder: string, mountpoint: string): Served | undefined {

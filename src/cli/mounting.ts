@@ -24,7 +24,7 @@ import { createGroup } from '../control/create.js';
 import { adoptIfOrphaned, LOG_FILE, startKeeper, type RunState, type Started } from '../control/keeper-client.js';
 import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
 import { groupDir, groupFiles, stateRoot } from '../control/state.js';
-import { checkUserMount } from '../fuse/fusermount.js';
+import { checkUserMount, WITHOUT_OTHERS } from '../fuse/fusermount.js';
 import { listMounts, mayMountItself, openFuse, prepareMountPoint } from '../fuse/mount.js';
 import type { Transport, TransportChoice } from '../fuse/transport.js';
 import { maxPayloadFor } from '../replog/format.js';
@@ -132,7 +132,7 @@ async function mountNew(
   try {
     const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     for (const line of told(state, config, mountpoint)) voice.say(line);
-    sayTransport(started, voice);
+    sayTransport(started, options.transport, voice);
     return facts(mountpoint, state, config, { created: true, adopted: false, run: started.run });
   } catch (error) {
     const last = lastWords(state);
@@ -176,7 +176,7 @@ async function mountExisting(
     checkFiles(config);
     const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     voice.say(`mounted ${mountpoint}`);
-    sayTransport(started, voice);
+    sayTransport(started, options.transport, voice);
     return facts(mountpoint, state, config, { created: false, adopted: false, run: started.run });
   } finally {
     unlockGroup(lock);
@@ -229,9 +229,10 @@ async function start(
   }
 }
 
-/** What is less than usual: a transport that does not survive its daemon, a tree that others may not enter. */
-function sayTransport({ run }: Started, voice: Voice): void {
-  if (run.transport === 'kernel' && !run.transportReason.includes('without allow_other')) return;
+/** What is less than usual and was not asked for: a transport that does not survive its daemon, a tree for one user. */
+function sayTransport({ run }: Started, asked: TransportChoice, voice: Voice): void {
+  const usual = run.transport === asked || run.transport === 'kernel';
+  if (usual && !run.transportReason.includes(WITHOUT_OTHERS)) return;
   voice.say(`transport ${run.transport}: ${run.transportReason}`);
 }
 

@@ -7,6 +7,14 @@ import * as fs from 'node:fs';
 import { createInterface } from 'node:readline';
 import { errnoText } from '../base/errors.js';
 
+const { O_RDONLY, O_RDWR, O_DIRECT } = fs.constants;
+const FUSE_MAGIC = 0x65735546;
+
+/** Past the page cache, which may show one process what another one's handle was told (fuse-native). */
+function open(file: string, mode: number): number {
+  return fs.openSync(file, fs.statfsSync(file).type === FUSE_MAGIC ? mode | O_DIRECT : mode);
+}
+
 export type ClientRequest = { op: 'read'; file: string } | { op: 'message'; file: string; text: string };
 export type ClientAnswer = { ok: true; text: string } | { ok: false; code: string; text: string };
 
@@ -28,7 +36,7 @@ function codeOf(error: unknown): { code: string; words: string } {
 
 /** What was written through a handle is answered through it: other people's messages do not come between. */
 function message(file: string, text: string): ClientAnswer {
-  const fd = fs.openSync(file, 'r+');
+  const fd = open(file, O_RDWR);
   try {
     try {
       fs.writeSync(fd, text);
@@ -43,7 +51,7 @@ function message(file: string, text: string): ClientAnswer {
 }
 
 function read(file: string): ClientAnswer {
-  const fd = fs.openSync(file, 'r');
+  const fd = open(file, O_RDONLY);
   try {
     return { ok: true, text: readAll(fd) };
   } finally {

@@ -53,6 +53,8 @@ export interface DaemonConfig {
   keeperPid: number;
   /** Counts the processes that this keeper has started; only for logs. */
   generation: number;
+  /** Only to bring the window into the log; fuse-native mounts nothing then. */
+  drain: boolean;
 }
 
 /** Descriptors of a daemon. */

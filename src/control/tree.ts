@@ -12,6 +12,9 @@
 import { ERRNO } from '../base/errors.js';
 import {
   ATTR_OUT_BYTES,
+  FUSE_GETATTR_FH,
+  GETATTR_FH,
+  GETATTR_FLAGS,
   DT_DIR,
   DT_REG,
   ENTRY_BYTES,
@@ -230,6 +233,10 @@ export class ControlTree {
   private getattr(view: DataView, node: number): number {
     const attr = this.attrOf(node);
     if (attr === undefined) return -ERRNO.ENOENT;
+    // Through a handle: of what is read through it. Who reads through the page cache is cut off at the size.
+    const byHandle = (view.getUint32(GETATTR_FLAGS, true) & FUSE_GETATTR_FH) !== 0;
+    const handle = byHandle ? this.handles.get(getU64(view, GETATTR_FH)) : undefined;
+    if (handle !== undefined && handle.file !== 'events') attr.size = this.textOf(handle).length;
     // Control files change by themselves: the kernel must ask each time, or `tail -f` sees nothing.
     const valid = ctlFileOf(node) === undefined ? VALID_MS : 0;
     return this.answer(view, ATTR_OUT_BYTES, (v, at) => putAttrOut(v, at, valid, attr));
@@ -370,11 +377,14 @@ export class ControlTree {
   private contentOf(file: CtlFile, fh: number, offset: number, size: number): Buffer {
     if (file === 'events') return this.host.events.read(offset, size);
     const handle = this.handles.get(fh);
-    let text: Buffer;
-    if (file === 'messages')
-      text = Buffer.from(this.host.messages.text(handle?.wrote === true ? handle.replies : undefined));
-    else text = handle?.text ?? Buffer.from(this.host.text(file));
+    const text = this.textOf(handle ?? { file, replies: [], wrote: false });
     return text.subarray(Math.min(offset, text.length), Math.min(offset + size, text.length));
+  }
+
+  private textOf({ file, text, replies, wrote }: Handle): Buffer {
+    if (file === 'events') return Buffer.alloc(0);
+    if (file === 'messages') return Buffer.from(this.host.messages.text(wrote ? replies : undefined));
+    return text ?? Buffer.from(this.host.text(file));
   }
 
   private lseek(view: DataView, node: number): number {

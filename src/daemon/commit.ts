@@ -17,7 +17,18 @@ const shared = new Shared(data.shared);
 const reply = Buffer.alloc(OUT_HEADER + WRITE_OUT_BYTES);
 const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
 
+/** Answers of this step for fuse-native: unique low, bytes, errno; posted together. */
+const posted: number[] = [];
+
+function postAnswers(): void {
+  if (posted.length > 0) data.answers!.postMessage(Int32Array.from(posted.splice(0)));
+}
+
 function answer(lo: number, hi: number, bytes: number, errno: number): void {
+  if (data.answers !== undefined) {
+    posted.push(lo, bytes, errno);
+    return;
+  }
   const length = errno === 0 && bytes > 0 ? reply.length : OUT_HEADER;
   putHeader(view, 0, length, -errno, lo, hi);
   if (length > OUT_HEADER) putWriteOut(view, OUT_HEADER, bytes);
@@ -49,7 +60,10 @@ runShell<CommitStart>('reptool-commit', data, shared, (start) => {
   const news = new News(committer);
   return {
     machine: committer,
-    stepped: () => news.stepped(),
+    stepped: () => {
+      postAnswers();
+      news.stepped();
+    },
     rest: (ms) => news.rest(ms),
     bell: shared.bell(SH.BELL_COMMIT),
     idle: () => committer.idle,

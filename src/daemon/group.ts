@@ -106,7 +106,7 @@ export class Group implements Serving {
     const started = [
       this.begun(threads.commit, (m) => this.fromCommit(m)),
       this.begun(threads.apply, (m) => this.fromApply(m)),
-      new Promise<void>((resolve) => (threads.data.onMessage = (m) => this.fromData(m, resolve))),
+      new Promise<void>((resolve, reject) => (threads.data.onMessage = (m) => this.fromData(m, resolve, reject))),
     ];
     threads.commit.post({ t: 'start', logPath: group.log.path });
     threads.apply.post({
@@ -183,10 +183,12 @@ export class Group implements Serving {
 
   // --- what threads say ------------------------------------------------------------------------------------
 
-  private fromData(message: FromData, serving: () => void): void {
+  private fromData(message: FromData, serving: () => void, refused: (error: RepError) => void): void {
     switch (message.t) {
       case 'serving':
         return serving();
+      case 'failed':
+        return refused(new RepError(message.errno, message.message));
       case 'req':
         return this.tree.serve(message.bytes);
       case 'appended':
@@ -351,6 +353,7 @@ export class Group implements Serving {
   }
 
   private reply(bytes: Buffer): void {
+    if (this.threads.answer !== undefined) return this.threads.answer(bytes);
     try {
       fs.writeSync(DAEMON_FD.FUSE, bytes);
     } catch {

@@ -7,6 +7,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
+import * as path from 'node:path';
 import { createInterface } from 'node:readline';
 import { DAEMON_FD, type DaemonConfig, type KeeperConfig } from '../control/keeper-client.js';
 import * as sys from '../base/sys.js';
@@ -38,8 +39,12 @@ export interface WardEvents {
 const LAST_WORDS_MS = 500;
 const SIGKILL = 9;
 
+/** The daemon of fuse-native, beside the other one. */
+const NATIVE_SCRIPT = 'native.js';
+
 /** What a new daemon inherits. */
 export interface Heritage {
+  /** /dev/fuse; -1 with fuse-native, where the daemon mounts. */
   fuse: number;
   window: number;
   lock: number;
@@ -57,11 +62,13 @@ export class Child implements Ward {
   constructor(config: KeeperConfig, daemon: DaemonConfig, heritage: Heritage, events: WardEvents) {
     const env: NodeJS.ProcessEnv = { ...process.env, ...config.daemonEnv, REPTOOL_DAEMON: JSON.stringify(daemon) };
     delete env['REPTOOL_KEEPER'];
-    const args = [...(config.daemonNodeArgs ?? []), config.daemonScript, ...(config.daemonArgs ?? [])];
+    const native = path.join(path.dirname(config.daemonScript), NATIVE_SCRIPT);
+    const script = daemon.transport === 'fuse-native' ? native : config.daemonScript;
+    const args = [...(config.daemonNodeArgs ?? []), script, ...(config.daemonArgs ?? [])];
     const lock = heritage.lock >= 0 ? heritage.lock : 'ignore';
     this.process = spawn(process.execPath, args, {
       cwd: '/',
-      stdio: ['ignore', 2, 2, heritage.fuse, heritage.window, 'pipe', lock],
+      stdio: ['ignore', 2, 2, heritage.fuse >= 0 ? heritage.fuse : 'ignore', heritage.window, 'pipe', lock],
       env,
     });
     this.pid = this.process.pid ?? 0;

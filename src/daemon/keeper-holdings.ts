@@ -4,13 +4,15 @@ import { RepError, errnoText } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { DAEMON_FD, processStart, readRun, type KeeperConfig } from '../control/keeper-client.js';
 import { handshake, type Negotiated } from '../fuse/init.js';
-import { findFusermount, mountAsUser, withdrawUserMount } from '../fuse/fusermount.js';
+import { accessOf, findFusermount, mayAllowOthers, mountAsUser, withdrawUserMount } from '../fuse/fusermount.js';
 import * as mount from '../fuse/mount.js';
+import { NATIVE_MAX_WRITE } from '../fuse/native-binding.js';
 import type { Transport } from '../fuse/transport.js';
 import { windowShape } from '../replog/window.js';
 import type { Heritage } from './keeper-channel.js';
 
 export interface Holdings extends Heritage {
+  /** Minor number of the mount's device; -1 until the daemon has mounted (fuse-native). */
   minor: number;
   since: number;
   negotiated: Negotiated;
@@ -21,9 +23,32 @@ export interface Holdings extends Heritage {
 
 const LOCK_FD = 4;
 
-/** Mounts and shakes hands; undoes the mount where a later step fails. */
+/** Mounts; with fuse-native the daemon does. `auto` takes that where the kernel transport does not mount. */
 export function makeHoldings(config: KeeperConfig): Holdings {
   const window = makeWindow(config);
+  if (config.transport === 'fuse-native') return nativeHoldings(window, 'as asked for');
+  try {
+    return kernelHoldings(config, window);
+  } catch (error) {
+    if (config.transport !== 'auto' || !(error instanceof RepError) || error.errno === 'EBUSY') throw error;
+    return nativeHoldings(window, `the kernel transport does not mount: ${error.message}`);
+  }
+}
+
+/** libfuse shakes hands with the kernel; what it agrees on is known. */
+function nativeHoldings(window: number, reason: string): Holdings {
+  const negotiated = { minor: 0, flags: 0, flags2: 0, maxWrite: NATIVE_MAX_WRITE, resend: false };
+  const others = mayAllowOthers() ? '' : `, ${accessOf(false)}`;
+  return {
+    ...{ fuse: -1, window, lock: LOCK_FD, minor: -1, since: Date.now(), negotiated, transport: 'fuse-native' },
+    reason: `${reason}; does not survive the death of its daemon, discards free nothing${others}`,
+  };
+}
+
+/** Mounts and shakes hands; undoes the mount where a later step fails. */
+function kernelHoldings(config: KeeperConfig, window: number): Holdings {
+  if (process.env['REPTOOL_TEST_NO_KERNEL_FUSE'] === '1')
+    throw new RepError('EPROTO', '/dev/fuse: the kernel speaks FUSE 7.0, needed is 7.28 or later');
   const source = mount.sourceOf(config.group, config.groupDir);
   const { fuse, reason } = connect(source, config.mountpoint);
   try {
@@ -72,10 +97,7 @@ function connect(source: string, mountpoint: string): { fuse: number; reason: st
     }
   }
   const { fd, allowOther } = mountAsUser(source, mount.SUBTYPE, mountpoint);
-  const others = allowOther
-    ? 'with allow_other'
-    : 'without allow_other, so that only its user has access: /etc/fuse.conf does not say user_allow_other';
-  return { fuse: fd, reason: `mounted by fusermount3 (mount(2): ${refused}), ${others}` };
+  return { fuse: fd, reason: `mounted by fusermount3 (mount(2): ${refused}), ${accessOf(allowOther)}` };
 }
 
 /** Gets the descriptors of a daemon whose keeper died. Opening them through /proc would not give the same files. */
@@ -94,7 +116,7 @@ export function inherit(config: KeeperConfig, pid: number): { held: Holdings; pi
     );
   };
   const { minor, since, negotiated, transport, transportReason: reason } = run;
-  const fuse = get(DAEMON_FD.FUSE);
+  const fuse = transport === 'kernel' ? get(DAEMON_FD.FUSE) : -1;
   const window = get(DAEMON_FD.WINDOW);
   const lock = get(DAEMON_FD.LOCK);
   return { held: { fuse, window, lock, minor, since, negotiated, transport, reason }, pidfd };

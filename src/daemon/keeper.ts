@@ -55,6 +55,8 @@ class Keeper implements WardEvents {
   private unmounted = false;
   private aborted = false;
   private failure: string | undefined;
+  /** The same without what is still missing in the log. */
+  private reason: string | undefined;
   private exitCode = 0;
   /** While a hung daemon is being killed: when that began. */
   private killedAt: number | undefined;
@@ -117,6 +119,7 @@ class Keeper implements WardEvents {
       spare,
       keeperPid: process.pid,
       generation: ++this.generation,
+      drain: this.phase === 'draining',
     };
     return new Child(config, daemon, held, this);
   }
@@ -141,6 +144,9 @@ class Keeper implements WardEvents {
     this.watchdog.restart(now);
     if (this.phase === 'starting') {
       this.phase = 'serving';
+      // With fuse-native it is the daemon that has mounted.
+      if (this.held.minor < 0)
+        this.held.minor = mount.findMount(this.config.mountpoint, this.config.group)?.minor ?? -1;
       log(`daemon ${ward.pid} serves ${this.config.mountpoint}`);
       this.note(undefined);
       void this.publish().then(() => report({ type: 'mounted', pids: this.pids() }));
@@ -204,10 +210,18 @@ class Keeper implements WardEvents {
     report({
       type: 'failed',
       errno: refusal?.errno ?? 'EIO',
-      message: refusal?.message ?? `${this.config.mountpoint}: the daemon ${how} before it served; see daemon.log`,
+      message:
+        (refusal && this.alsoFailed(refusal.message)) ??
+        `${this.config.mountpoint}: the daemon ${how} before it served; see daemon.log`,
     });
     this.exitCode = 1;
     this.end();
+  }
+
+  /** Where fuse-native was only tried because the kernel transport failed, both reasons count. */
+  private alsoFailed(message: string): string {
+    const { transport, reason } = this.held;
+    return this.config.transport === 'auto' && transport === 'fuse-native' ? `${message} (${reason})` : message;
   }
 
   // The spare
@@ -242,7 +256,11 @@ class Keeper implements WardEvents {
   // Looking after it
 
   private isGone(): boolean {
-    return this.unmounted || this.aborted || mount.connectionGone(this.held.fuse);
+    const { fuse, minor } = this.held;
+    if (this.unmounted || this.aborted) return true;
+    if (fuse >= 0) return mount.connectionGone(fuse);
+    // The connection is the daemon's own (fuse-native). A mount whose daemon died stays in sight.
+    return minor >= 0 && mount.findMount(this.config.mountpoint, this.config.group)?.minor !== minor;
   }
 
   /**
@@ -250,12 +268,12 @@ class Keeper implements WardEvents {
    * open: it is served on. Or a copy of the mount in another namespace: that must not keep the group busy.
    */
   private async look(): Promise<void> {
-    if (this.looking || this.unmounted || this.phase === 'ended') return;
+    if (this.looking || this.unmounted || this.phase === 'ended' || this.held.minor < 0) return;
     this.looking = true;
     try {
       const { minor, fuse } = this.held;
       if (await mount.isMounted(minor, this.source).catch(() => true)) return;
-      if (mount.connectionGone(fuse) || (await this.onlyCopiesLeft())) this.tellUnmounted();
+      if ((fuse >= 0 && mount.connectionGone(fuse)) || (await this.onlyCopiesLeft())) this.tellUnmounted();
     } finally {
       this.looking = false;
     }
@@ -334,6 +352,7 @@ class Keeper implements WardEvents {
 
   private fail(reason: string): void {
     this.failure = `${this.config.mountpoint}: ${reason}`;
+    this.reason = this.failure;
     const behind = this.undrained();
     if (behind > 0) this.failure += `; ${behind} acknowledged records are not in the log's file yet`;
     this.exitCode = 1;
@@ -347,7 +366,11 @@ class Keeper implements WardEvents {
 
   /** Without RESEND the requests that the dead daemon had read would wait for ever. */
   private async loseConnection(reason: string): Promise<void> {
-    this.fail(`${reason}, and this kernel cannot send requests again (Linux 6.9 can); mount again`);
+    const why =
+      this.held.transport === 'kernel'
+        ? 'this kernel cannot send requests again (Linux 6.9 can)'
+        : 'the fuse-native transport does not survive that';
+    this.fail(`${reason}, and ${why}; mount again`);
     this.aborted = true;
     this.phase = 'draining';
     await this.cut();
@@ -400,6 +423,8 @@ class Keeper implements WardEvents {
     if (this.phase === 'ended') return;
     this.phase = 'ended';
     this.dropSpare();
+    if (this.drains > 0 && this.reason !== undefined && this.undrained() <= 0)
+      this.note(`${this.reason}; everything that was acknowledged is in the log`);
     void this.leave()
       .then(() => this.noting)
       .then(() => this.runFile.remove())

@@ -5,6 +5,7 @@
  *   loaded ──go──▶ opened ──threads started──▶ serving ──unmounted──▶ closing ──▶ exit 0
  *                    └─ refused: exit 1                └─ a thread died: exit 70, the keeper starts another
  */
+import { MessageChannel, isMainThread, workerData, type MessagePort } from 'node:worker_threads';
 import { RepError } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { loadConfig } from '../control/config.js';
@@ -27,18 +28,22 @@ import type {
   ToShell,
 } from './shell.js';
 import { ringData } from './shell.js';
-import type { DataWorkerData, FromData, ToData } from './threads.js';
-import { Thread, broken, log } from './workers.js';
+import type { DataWorkerData, FromData, NativeWorkerData, ToData, ToNative } from './threads.js';
+import { PortPeer, Thread, broken, log } from './workers.js';
 
 const BEAT_MS = 1000;
 
 const config = JSON.parse(process.env['REPTOOL_DAEMON'] ?? '{}') as DaemonConfig;
-process.title = `reptool ${config.group}`;
+/** Where the devices run on the main thread (native.ts), this file is a thread of that process. */
+const native = workerData as NativeWorkerData | null;
 process.on('uncaughtException', (error) => broken('main', error));
 process.on('unhandledRejection', (error) => broken('main', error));
-// At shutdown everybody is told at once; it is the keeper who unmounts, and then this process drains and ends.
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
-  process.on(signal, () => log(`${signal} ignored: unmount ${config.mountpoint} to end this daemon`));
+if (isMainThread) {
+  process.title = `reptool ${config.group}`;
+  // At shutdown everybody is told at once; it is the keeper who unmounts, and then this process drains and ends.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+    process.on(signal, () => log(`${signal} ignored: unmount ${config.mountpoint} to end this daemon`));
+}
 
 // Without CAP_SYS_PTRACE a new keeper could not take the descriptors over. Fails where there is no Yama.
 if (process.getuid?.() !== 0) sys.allowTracers();
@@ -68,14 +73,28 @@ function startThreads(): Threads {
   const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, link });
   const ship = (i: number): Thread<ShipStart | ToShell, FromShip> =>
     new Thread(`ship ${i}`, './ship.js', shellWith(i), shared.bell(SH.BELL_LINKS + 2 * i));
-  const data = new Thread<ToData, FromData>('data', './data.js', dataWith, { ring: () => ringData(bellFd) });
+  let data: Threads['data'];
+  let answers: MessagePort | undefined;
+  let answer: ((reply: Uint8Array) => void) | undefined;
+  if (native === null) {
+    data = new Thread<ToData, FromData>('data', './data.js', dataWith, { ring: () => ringData(bellFd) });
+  } else {
+    const { port1, port2: answered } = new MessageChannel();
+    answers = port1;
+    const peer = new PortPeer<ToNative, FromData>(native.native, { t: 'stop' });
+    peer.post({ t: 'born', data: dataWith, answers: answered }, [answered]);
+    answer = (bytes) => peer.post({ t: 'answer', bytes });
+    data = peer;
+  }
   return {
     data,
+    ...(answer === undefined ? {} : { answer }),
     commit: new Thread<CommitStart | ToShell, FromCommit>(
       'commit',
       './commit.js',
-      shellWith(0),
+      answers === undefined ? shellWith(0) : { ...shellWith(0), answers },
       shared.bell(SH.BELL_COMMIT),
+      answers === undefined ? [] : [answers],
     ),
     apply: new Thread<ApplyStart | ToShell, FromApply>('apply', './apply.js', shellWith(0), shared.bell(SH.BELL_APPLY)),
     ships: Array.from({ length: countSites() }, (_, i) => ship(i)),

@@ -8,10 +8,12 @@ import type { Link, ShipThread } from './links.js';
 import type { OpenGroup } from './open.js';
 import type { ApplyStart, CommitStart, FromApply, FromCommit, ToShell } from './shell.js';
 import type { FromData, ToData } from './threads.js';
-import type { Thread } from './workers.js';
+import type { Peer, Thread } from './workers.js';
 
 export interface Threads {
-  data: Thread<ToData, FromData>;
+  data: Peer<ToData, FromData>;
+  /** Answers a request of the tree where there is no kernel to be answered through (fuse-native). */
+  answer?: (reply: Uint8Array) => void;
   commit: Thread<CommitStart | ToShell, FromCommit>;
   apply: Thread<ApplyStart | ToShell, FromApply>;
   ships: ShipThread[];

@@ -4,7 +4,7 @@
  * then on its event loop never turns again, so messages are fetched by hand and nothing may await.
  */
 import * as fs from 'node:fs';
-import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import type { Machine } from '../base/clock.js';
 import { RepError } from '../base/errors.js';
 import * as sys from '../base/sys.js';
@@ -23,6 +23,8 @@ export interface ShellWorkerData extends WorkerBase {
   bellFd: number;
   /** Place of a shipper among the links; picks its bell. */
   link: number;
+  /** Where the committer's answers go instead of to the kernel (fuse-native). */
+  answers?: MessagePort;
 }
 
 export interface CommitStart {

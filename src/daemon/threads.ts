@@ -1,4 +1,6 @@
 /** Messages between the daemon's threads, and what each is born with. Everything else they share is memory. */
+import type { MessagePort } from 'node:worker_threads';
+import type { ErrnoName } from '../base/errors.js';
 import type { RecordType } from '../replog/format.js';
 
 export interface WorkerBase {
@@ -39,9 +41,23 @@ export interface DataAppend {
 
 export type ToData = DataStart | DataAppend;
 
+/** To the devices of the fuse-native transport, which have no kernel to be answered through. */
+export type ToNative =
+  | ToData
+  | { t: 'born'; data: DataWorkerData; answers: MessagePort }
+  | { t: 'answer'; bytes: Uint8Array }
+  | { t: 'stop' };
+
+/** What main is born with where it is a thread: the way to the devices. */
+export interface NativeWorkerData {
+  native: MessagePort;
+}
+
 export type FromData =
   | { t: 'up' }
   | { t: 'serving' }
+  /** It could not begin: the thing, the reason, the next step. */
+  | { t: 'failed'; errno: ErrnoName; message: string }
   | { t: 'req'; bytes: Uint8Array }
   | { t: 'logfull' }
   | { t: 'appended'; id: number; seq: number; timeUs: number }

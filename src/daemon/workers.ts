@@ -1,6 +1,6 @@
 /** The daemon's threads as main sees them: started early, told to begin later, never outlived. */
 import * as fs from 'node:fs';
-import { Worker } from 'node:worker_threads';
+import { Worker, type MessagePort, type TransferListItem } from 'node:worker_threads';
 
 /** One line in the group's daemon.log; written at once, since the next thing may be the process's end. */
 export function log(text: string): void {
@@ -25,7 +25,58 @@ export interface Ringing {
   ring(): void;
 }
 
-export class Thread<To, From extends { t: string }> {
+/** A thread, wherever it runs. */
+export interface Peer<To, From extends { t: string }> {
+  /** Resolves when it has loaded. */
+  readonly up: Promise<void>;
+  /** Resolves when it has ended by itself. */
+  readonly ended: Promise<void>;
+  onMessage: (message: From) => void;
+  /** Sends a message and wakes it. */
+  post(message: To): void;
+  wake(): void;
+  /** Ends it wherever it stands. */
+  terminate(): Promise<unknown>;
+}
+
+/** Somebody at the other end of a port: the main thread, where the devices run there (fuse-native). */
+export class PortPeer<To, From extends { t: string }> implements Peer<To, From> {
+  readonly up: Promise<void>;
+  readonly ended: Promise<void>;
+  onMessage: (message: From) => void = () => undefined;
+  private readonly port: MessagePort;
+  private readonly stop: To;
+
+  /** `stop` asks it to end; it answers with a message `end`. */
+  constructor(port: MessagePort, stop: To) {
+    this.port = port;
+    this.stop = stop;
+    let isUp: () => void;
+    let hasEnded: () => void;
+    this.up = new Promise((resolve) => (isUp = resolve));
+    this.ended = new Promise((resolve) => (hasEnded = resolve));
+    port.on('message', (message: From) => {
+      if (message.t === 'up') isUp();
+      this.onMessage(message);
+      if (message.t === 'end') hasEnded();
+    });
+  }
+
+  post(message: To, move: readonly TransferListItem[] = []): void {
+    this.port.postMessage(message, move);
+  }
+
+  wake(): void {
+    // A message is enough to wake it, and it looks around every second.
+  }
+
+  terminate(): Promise<void> {
+    this.post(this.stop);
+    return this.ended;
+  }
+}
+
+export class Thread<To, From extends { t: string }> implements Peer<To, From> {
   readonly name: string;
   /** Resolves when the thread has loaded. */
   readonly up: Promise<void>;
@@ -36,10 +87,16 @@ export class Thread<To, From extends { t: string }> {
   private readonly bell: Ringing | undefined;
   private leaving = false;
 
-  constructor(name: string, file: string, workerData: object, bell?: Ringing) {
+  constructor(
+    name: string,
+    file: string,
+    workerData: object,
+    bell?: Ringing,
+    transferList: readonly TransferListItem[] = [],
+  ) {
     this.name = name;
     this.bell = bell;
-    this.worker = new Worker(new URL(file, import.meta.url), { workerData });
+    this.worker = new Worker(new URL(file, import.meta.url), { workerData, transferList: [...transferList] });
     let isUp: () => void;
     let hasEnded: () => void;
     this.up = new Promise((resolve) => (isUp = resolve));

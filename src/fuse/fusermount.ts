@@ -16,6 +16,8 @@ const PROGRAM = 'fusermount3';
 /** Where it lies where PATH does not say so. */
 const USUAL_FOLDERS = ['/usr/local/bin', '/usr/bin', '/bin'];
 const FUSE_CONF = '/etc/fuse.conf';
+/** Part of the sentence that says who has access. */
+export const WITHOUT_OTHERS = 'without allow_other';
 const LIMIT_MS = 20_000;
 const CAP_SYS_ADMIN = 21n;
 /** Place of the socket among the descriptors of fusermount3. */
@@ -43,6 +45,18 @@ export function usersMayAllowOthers(file = FUSE_CONF): boolean {
   } catch {
     return false;
   }
+}
+
+/** The same for this user: root needs nobody's leave. */
+export function mayAllowOthers(): boolean {
+  return process.getuid?.() === 0 || usersMayAllowOthers();
+}
+
+/** Says who has access. */
+export function accessOf(allowOther: boolean): string {
+  return allowOther
+    ? 'with allow_other'
+    : `${WITHOUT_OTHERS}, so that only its user has access: ${FUSE_CONF} does not say user_allow_other`;
 }
 
 /** Throws the sentence that fusermount3 would fail with, as far as it can be known before. */

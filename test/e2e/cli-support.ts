@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { processStart, readRun, type RunState } from '../../src/control/keeper-client.js';
 import { listMounts } from '../../src/fuse/mount.js';
+import type { TransportChoice } from '../../src/fuse/transport.js';
 import { BIN, TOP } from '../unit/cli/support.js';
 
 const LIMIT_MS = 60_000;
@@ -86,6 +87,8 @@ export function shellFine(line: string): string {
 }
 
 export class Place {
+  /** Options of `reptool mount`. */
+  readonly how: readonly string[];
   readonly top = mkdtempSync(join(tmpdir(), 'reptool-e2e.'));
   readonly mount = join(this.top, 'rep');
   readonly state = join(this.top, 'state');
@@ -94,9 +97,13 @@ export class Place {
   readonly image = join(this.group, 'images/disk0');
   readonly disk = join(this.mount, 'disk0');
 
+  constructor(transport: TransportChoice = 'auto') {
+    this.how = ['--state', this.state, '--transport', transport];
+  }
+
   /** `reptool mount` of the small group with this state folder. */
   async mountSmall(...more: string[]): Promise<string> {
-    return fine('mount', this.mount, '--state', this.state, ...SMALL, ...more);
+    return fine('mount', this.mount, ...this.how, ...SMALL, ...more);
   }
 
   async umount(): Promise<void> {

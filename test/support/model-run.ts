@@ -1,7 +1,9 @@
 /**
  * A child process: does random operations on a device file and compares every answer with a model in memory.
  *
- *   node model-run.js FILE SEED OPERATIONS EXPECTED     (EXPECTED: where the model's last state is written)
+ *   node model-run.js FILE SEED OPERATIONS EXPECTED [no-fallocate]
+ *
+ * EXPECTED: where the model's last state is written. no-fallocate: FALLOCATE must be refused and change nothing.
  *
  * Exit status 0 and a line of counts, or 1 and the first thing that was wrong.
  */
@@ -13,6 +15,7 @@ import { Mem } from '../../src/base/mem.js';
 import { seeded } from './proc.js';
 
 const [file, seedText, countText, expected] = process.argv.slice(2) as [string, string, string, string];
+const withoutFallocate = process.argv[6] === 'no-fallocate';
 const random = seeded(Number(seedText));
 const size = fs.statSync(file).size;
 const model = fs.readFileSync(file);
@@ -76,6 +79,7 @@ function read(): void {
 function allocate(mode: number): void {
   const { at, length } = anyRange();
   const r = sys.fallocate(fd, mode, at, length);
+  if (withoutFallocate) return assert.equal(errnoName(r), 'EOPNOTSUPP', `fallocate mode ${mode}`);
   assert.equal(r, 0, `fallocate mode ${mode} at ${at}+${length}: ${errnoName(r)}`);
   if (mode !== 0) model.fill(0, at, at + length);
 }

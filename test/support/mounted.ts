@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import type { TransportChoice } from '../../src/fuse/transport.js';
 import { Child, describeOutcome, must, run, sleep, until, type Outcome, type RunOptions } from './proc.js';
 
 /** The built command line, beside the built tests. */
@@ -24,6 +25,7 @@ export interface MountOptions {
   logSize?: string;
   size?: string;
   durability?: 'flush' | 'write';
+  transport?: TransportChoice;
   /** Added to the environment of keeper and daemon. */
   env?: Record<string, string>;
   timeoutMs?: number;
@@ -134,6 +136,7 @@ export class Mounted {
     const o = { ...this.options, ...options };
     const words = ['mount', this.dir, '--state', this.state];
     if (o.group !== undefined) words.push('--group', o.group);
+    if (o.transport !== undefined) words.push('--transport', o.transport);
     // Sizes count where the group is made; given again they might not be taken.
     if (!existsSync(join(this.groupDir, 'group.json'))) {
       if (o.logSize !== undefined) words.push('--log-size', o.logSize);

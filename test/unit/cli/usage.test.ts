@@ -17,7 +17,7 @@ const MISTAKES: { line: string; says: RegExp }[] = [
   { line: 'mount /a --size 0', says: /--size 0: less than the least possible 512 B/ },
   { line: 'mount /a --log-size 1M', says: /--log-size 1M: less than the least possible 4 MiB; choose a larger size/ },
   { line: 'mount /a --durability never', says: /--durability=never to be one of: flush, write/ },
-  { line: 'mount /a --transport fuse-native', says: /--transport=fuse-native to be one of: auto, kernel/ },
+  { line: 'mount /a --transport fuse', says: /--transport=fuse to be one of: auto, kernel, fuse-native/ },
   { line: 'mount /a --group a/b', says: /--group: "a\/b": a name must not contain a slash; choose another name/ },
   { line: 'status --watch --check', says: /--check=true cannot also be provided when using --watch|--watch/ },
   { line: 'wait --site one', says: /--site one: sites are numbered 1 to 2047; .*reptool status/ },

@@ -1,0 +1,86 @@
+/** What the data thread of the kernel transport and the main loop of fuse-native have in common: the devices. */
+import * as fs from 'node:fs';
+import { realClock } from '../base/clock.js';
+import * as sys from '../base/sys.js';
+import { DeviceGroup } from '../device/group.js';
+import { Parking } from '../device/parking.js';
+import { DeviceReader, type OpenDevice } from '../device/reader.js';
+import type { Reply } from '../device/reply.js';
+import { AioReader } from '../fuse/aio.js';
+import { SH, Shared } from '../replog/shared.js';
+import { LogSpace } from '../replog/space.js';
+import { Window } from '../replog/window.js';
+import type { DataAppend, DataStart, DataWorkerData, FromData } from './threads.js';
+
+/** Cold reads in flight; each has a megabyte of buffer that comes into being when it is used. */
+const COLD_READS = 32;
+/** Memory for requests that wait for room in the window. */
+const PARKING_BYTES = 8 * 1024 * 1024;
+
+export interface DeviceParts {
+  window: Window;
+  shared: Shared;
+  aio: AioReader;
+  parking: Parking;
+}
+
+/**
+ * All memory that requests are read into. The window and the parking arena are mapped with every page present: a
+ * reader killed in a page fault would end its request with EIO.
+ */
+export function makeParts(data: DataWorkerData): DeviceParts {
+  return {
+    window: Window.attach(data.windowAt, data.windowRing),
+    shared: new Shared(data.shared),
+    aio: new AioReader(COLD_READS, 1024 * 1024),
+    parking: new Parking(PARKING_BYTES, data.maxWrite + 4096),
+  };
+}
+
+function openDevice(device: DataStart['devices'][number]): OpenDevice {
+  const fd = fs.openSync(device.local, sys.O_RDONLY);
+  let direct = -1;
+  try {
+    direct = fs.openSync(device.local, sys.O_RDONLY | sys.O_DIRECT);
+  } catch {
+    // No O_DIRECT on this file system: cold reads block this thread, nothing else changes.
+  }
+  return { nr: device.nr, size: device.size, fd, direct };
+}
+
+/** The devices as `start` says, ready for requests; `resend` where unanswered ones can be sent again. */
+export function startDevices(
+  parts: DeviceParts,
+  maxWrite: number,
+  start: DataStart,
+  reply: Reply,
+  resend: (() => void) | undefined,
+  post: (message: FromData, move?: readonly ArrayBuffer[]) => void,
+): DeviceGroup {
+  const { window, shared, aio, parking } = parts;
+  const dieEvery = Number(process.env['REPTOOL_TEST_DIE'] ?? 0);
+  const group = new DeviceGroup({
+    ...{ window, shared, parking, maxWrite, reply, resend },
+    space: new LogSpace(window, shared, start.logRing, start.logSegment),
+    clock: realClock,
+    reader: new DeviceReader(aio, start.devices.map(openDevice)),
+    committer: shared.bell(SH.BELL_COMMIT),
+    durableWrites: start.durability === 'write',
+    other: (request) => post({ t: 'req', bytes: request }, [request.buffer as ArrayBuffer]),
+    logFull: () => post({ t: 'logfull' }),
+    ...(dieEvery > 0 ? { dieEvery } : {}),
+  });
+  group.appender.reign = start.reign;
+  if (start.newReign !== undefined)
+    group.beginReign(start.reign, Buffer.from(start.newReign, 'hex'), (seq, timeUs) =>
+      post({ t: 'reign', reign: start.reign, seq, timeUs }),
+    );
+  return group;
+}
+
+/** A record without a request, asked for by main. */
+export function appendFor(group: DeviceGroup, message: DataAppend, post: (message: FromData) => void): void {
+  group.control(message.type, message.device, message.payload, (seq, timeUs) =>
+    post({ t: 'appended', id: message.id, seq, timeUs }),
+  );
+}
