@@ -14,6 +14,10 @@ export default class Mount extends RepCommand {
       command: '<%= config.bin %> mount /mnt/test --group test --size 64M --log-size 16M',
     },
     {
+      description: 'A group as its table describes it:',
+      command: '<%= config.bin %> mount /mnt/rep --table group.table',
+    },
+    {
       description: 'Every write durable before it is acknowledged, until Ctrl-C:',
       command: '<%= config.bin %> mount /mnt/rep --durability write --foreground',
     },
@@ -29,6 +33,11 @@ export default class Mount extends RepCommand {
     durability: Flags.string({
       description: 'of a new group: what is durable when a write is acknowledged, with a flush or always',
       options: ['flush', 'write'],
+    }),
+    table: Flags.string({
+      description: 'make or open the group that these table lines describe; - reads standard input',
+      helpValue: 'FILE',
+      exclusive: ['size', 'log-size', 'durability'],
     }),
     transport: Flags.string({
       description: 'how the tree is served; auto: by the kernel transport where it mounts, else by fuse-native',
@@ -49,6 +58,7 @@ export default class Mount extends RepCommand {
         state: flags.state,
         size: flags.size,
         logSize: flags['log-size'],
+        table: flags.table,
         durability: durability === 'flush' || durability === 'write' ? durability : undefined,
         transport: flags.transport === 'kernel' || flags.transport === 'fuse-native' ? flags.transport : 'auto',
       },

@@ -4,8 +4,10 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
+import { realIo } from '../base/io.js';
 import type { GroupConfig } from '../control/config.js';
 import { groupFiles } from '../control/state.js';
+import { blankLog } from '../replog/logcreate.js';
 
 /** The folders on the way to `dir`, itself included, that do not exist now; innermost first. */
 export function missingFolders(dir: string): string[] {
@@ -23,23 +25,53 @@ export function removeFolders(folders: readonly string[]): void {
   }
 }
 
+/** Of the parts that a configuration names, what is there before the group is made; of folders, what is in them. */
+export type Beforehand = ReadonlyMap<string, readonly string[]>;
+
+export function beforehand(config: GroupConfig): Beforehand {
+  const there = new Map<string, readonly string[]>();
+  for (const part of namedParts(config)) {
+    const info = fs.statSync(part, { throwIfNoEntry: false });
+    if (info !== undefined) there.set(part, info.isDirectory() ? fs.readdirSync(part) : []);
+  }
+  return there;
+}
+
+/** Files and folders outside of the state folder's own, as configured. */
+function namedParts(config: GroupConfig): string[] {
+  const folders = config.sites.filter((site) => site.type === 'blockdev' && site.address !== '');
+  return [...folders.map((site) => site.address), ...config.devices.map((device) => device.local), config.log.path];
+}
+
 /**
- * Takes a group away that createGroup has made: it refuses what exists, so all parts are ours. So is whatever
- * has come since (`made`: the folder as createGroup left it): keeper and daemon wrote it.
+ * Takes a group away that this command has made. What was there `before` stays, but what was made a log there is
+ * blank again; of the state folder, so does what
+ * is in it and not of the group. `made`: the folder as it was once the group was made; what has come since, keeper
+ * and daemon wrote.
  */
-export function removeGroup(dir: string, config: GroupConfig, made: ReadonlySet<string>): void {
+export function removeGroup(
+  dir: string,
+  config: GroupConfig,
+  made: ReadonlySet<string>,
+  before: Beforehand = new Map(),
+): void {
   const files = groupFiles(dir);
+  const named = namedParts(config).flatMap((part) => {
+    const kept = before.get(part);
+    if (kept === undefined) return [part];
+    const inside = fs.statSync(part, { throwIfNoEntry: false })?.isDirectory() === true ? fs.readdirSync(part) : [];
+    return inside.filter((name) => !kept.includes(name)).map((name) => path.join(part, name));
+  });
   const parts = [
     ...entriesOf(dir)
       .filter((name) => !made.has(name))
       .map((name) => path.join(dir, name)),
     files.config,
-    ...config.sites.filter((site) => site.type === 'blockdev' && site.address !== '').map((site) => site.address),
-    ...config.devices.map((device) => device.local),
+    ...named,
     files.index,
-    config.log.path,
   ];
   for (const thing of parts) fs.rmSync(thing, { recursive: true, force: true });
+  if (before.has(config.log.path)) blankLog(realIo, config.log.path);
   removeFolders([files.images]);
   fs.rmSync(files.lock, { force: true });
 }

@@ -17,13 +17,15 @@ import {
   DEFAULT_LOG_SIZE,
   defaultConfig,
   loadConfig,
+  saveConfig,
   type Durability,
   type GroupConfig,
 } from '../control/config.js';
-import { createGroup } from '../control/create.js';
+import { createGroup, type CreateOptions } from '../control/create.js';
 import { adoptIfOrphaned, LOG_FILE, startKeeper, type RunState, type Started } from '../control/keeper-client.js';
 import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
 import { groupDir, groupFiles, stateRoot } from '../control/state.js';
+import { productTypes } from '../control/types.js';
 import { checkUserMount, WITHOUT_OTHERS } from '../fuse/fusermount.js';
 import { listMounts, mayMountItself, openFuse, prepareMountPoint } from '../fuse/mount.js';
 import type { Transport, TransportChoice } from '../fuse/transport.js';
@@ -31,8 +33,9 @@ import { maxPayloadFor } from '../replog/format.js';
 import { headerError, logGeometry, openLogPath, readHeaderOf } from '../replog/logfile.js';
 import { interruptible, Interrupted, usage } from './base.js';
 import { findServed } from './locate.js';
-import { entriesOf, missingFolders, removeFolders, removeGroup } from './making.js';
+import { beforehand, entriesOf, missingFolders, removeFolders, removeGroup } from './making.js';
 import { columns, formatSeconds, Progress } from './output.js';
+import { checkTable, planTable, readTable, type ReadTable } from './tables.js';
 import { withdraw, type Voice } from './unmounting.js';
 
 export interface MountOptions {
@@ -42,6 +45,8 @@ export interface MountOptions {
   readonly size: number | undefined;
   readonly logSize: number | undefined;
   readonly durability: Durability | undefined;
+  /** A file of table lines, or `-`. */
+  readonly table: string | undefined;
   readonly transport: TransportChoice;
 }
 
@@ -62,26 +67,30 @@ export interface Mounted {
 const DAEMON_SCRIPT = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 
 export async function mountGroup(options: MountOptions, voice: Voice): Promise<Mounted> {
-  const name = options.group ?? DEFAULT_GROUP;
-  try {
-    checkName(name, '--group');
-  } catch (error) {
-    throw error instanceof RepError ? usage(error.message) : error;
-  }
+  const types = productTypes();
+  const table = options.table === undefined ? undefined : readTable(options.table, types);
+  const name = groupName(options, table);
   const state = groupDir(options.state ?? stateRoot(), name);
   const adopted = await adoptThere(options.dir, state, voice);
   if (adopted !== undefined) return adopted;
   const existing = fs.existsSync(groupFiles(state).config) ? loadConfig(state) : undefined;
-  if (existing !== undefined) refuseContradictions(options, existing, state);
+  if (existing !== undefined) {
+    refuseContradictions(options, existing, state);
+    if (table !== undefined) checkTable(table, existing, state);
+  }
   mayMount(options.dir);
   const made = missingFolders(options.dir);
   const mountpoint = prepareMountPoint(options.dir);
   try {
-    return await interruptible((stop) =>
-      existing === undefined
-        ? mountNew(mountpoint, state, name, options, voice, stop)
-        : mountExisting(mountpoint, state, existing, options, voice, stop),
-    );
+    return await interruptible(async (stop) => {
+      if (existing !== undefined) return mountExisting(mountpoint, state, existing, options, voice, stop);
+      if (table === undefined)
+        return mountNew(mountpoint, state, newConfig(state, name, options), options, voice, stop);
+      const plan = await planTable(table, types, name, [], stop);
+      return plan.logIsThere
+        ? mountLog(mountpoint, state, plan.config, options, voice, stop)
+        : mountNew(mountpoint, state, plan.config, options, voice, stop, { mode: table.group.log.mode as 'auto' });
+    });
   } catch (error) {
     removeFolders(made);
     throw error;
@@ -114,29 +123,52 @@ async function adoptThere(dir: string, state: string, voice: Voice): Promise<Mou
   }
 }
 
-async function mountNew(
-  mountpoint: string,
-  state: string,
-  name: string,
-  options: MountOptions,
-  voice: Voice,
-  stop: AbortSignal,
-): Promise<Mounted> {
+/** What the options, or the table's lines, call the group. */
+function groupName(options: MountOptions, table: ReadTable | undefined): string {
+  const said = table?.group.name;
+  if (options.group !== undefined && said !== undefined && said !== options.group)
+    throw new RepError(
+      'ENOENT',
+      `${table!.source}: replicator "${said}": not --group ${options.group}; leave --group out, or correct the lines`,
+    );
+  const name = options.group ?? said ?? DEFAULT_GROUP;
+  try {
+    checkName(name, options.group === undefined ? (table?.source ?? '') : '--group');
+  } catch (error) {
+    throw error instanceof RepError ? usage(error.message) : error;
+  }
+  return name;
+}
+
+function newConfig(state: string, name: string, options: MountOptions): GroupConfig {
   const config = defaultConfig(state, randomBytes(16).toString('hex'), name);
   config.durability = options.durability ?? config.durability;
   config.log.size = options.logSize ?? DEFAULT_LOG_SIZE;
   config.devices[0]!.size = options.size ?? DEFAULT_DEVICE_SIZE;
+  return config;
+}
+
+async function mountNew(
+  mountpoint: string,
+  state: string,
+  config: GroupConfig,
+  options: MountOptions,
+  voice: Voice,
+  stop: AbortSignal,
+  table?: CreateOptions['table'],
+): Promise<Mounted> {
   const made = missingFolders(state);
-  const lock = await create(state, config, voice, stop);
+  const before = beforehand(config);
+  const lock = await create(state, config, voice, stop, table);
   const asMade = new Set(entriesOf(state));
   try {
     const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
-    for (const line of told(state, config, mountpoint)) voice.say(line);
+    for (const line of told(state, config, mountpoint, table === undefined)) voice.say(line);
     sayTransport(started, options.transport, voice);
     return facts(mountpoint, state, config, { created: true, adopted: false, run: started.run });
   } catch (error) {
     const last = lastWords(state);
-    removeGroup(state, config, asMade);
+    removeGroup(state, config, asMade, before);
     removeFolders(made);
     // The error may point to a log that is gone now.
     throw error instanceof RepError && last !== '' && error.message.includes(LOG_FILE)
@@ -148,18 +180,58 @@ async function mountNew(
   }
 }
 
-async function create(state: string, config: GroupConfig, voice: Voice, stop: AbortSignal): Promise<number> {
+async function create(
+  state: string,
+  config: GroupConfig,
+  voice: Voice,
+  stop: AbortSignal,
+  table: CreateOptions['table'],
+): Promise<number> {
   const progress = new Progress('writing the log');
   try {
     return await createGroup(state, config, {
       sparse: new Set(config.devices.map((device) => device.nr)),
       ...(voice.quiet ? {} : { progress: (done: number, total: number) => progress.bytes(done, total) }),
+      ...(table === undefined ? {} : { table }),
       signal: stop,
     });
   } catch (error) {
     throw stop.aborted ? interrupted(stop, config.name) : error;
   } finally {
     progress.end();
+  }
+}
+
+/** The log is there, its configuration is not: it comes from the table, and goes again if the group cannot be served. */
+async function mountLog(
+  mountpoint: string,
+  state: string,
+  config: GroupConfig,
+  options: MountOptions,
+  voice: Voice,
+  stop: AbortSignal,
+): Promise<Mounted> {
+  const made = missingFolders(state);
+  const files = groupFiles(state);
+  fs.mkdirSync(state, { recursive: true, mode: 0o700 });
+  const before = new Set(entriesOf(state));
+  if (config.sites.length > 0 && !fs.existsSync(files.index))
+    voice.say(`${files.index}: not there, so nothing tells how far the sites are: each needs a full resync`);
+  const lock = lockGroup(state);
+  try {
+    saveConfig(state, config);
+    const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
+    voice.say(`opened the log of group ${config.name}, ${config.log.path}`);
+    voice.say(`mounted ${mountpoint}`);
+    sayTransport(started, options.transport, voice);
+    return facts(mountpoint, state, config, { created: false, adopted: false, run: started.run });
+  } catch (error) {
+    for (const name of entriesOf(state))
+      if (!before.has(name)) fs.rmSync(path.join(state, name), { recursive: true, force: true });
+    removeFolders(made);
+    throw error;
+  } finally {
+    unlockGroup(lock);
   }
 }
 
@@ -291,10 +363,10 @@ function checkFiles(config: GroupConfig): void {
 }
 
 /** The first words a new user reads: what there is, where it is, what to type next. */
-function told(state: string, config: GroupConfig, mountpoint: string): string[] {
+function told(state: string, config: GroupConfig, mountpoint: string, sparse: boolean): string[] {
   const device = config.devices[0]!;
   const rows = [
-    ...config.devices.map((d) => [`  ${d.name}`, `${formatSize(d.size)}, sparse`, d.local]),
+    ...config.devices.map((d) => [`  ${d.name}`, `${formatSize(d.size)}${sparse ? ', sparse' : ''}`, d.local]),
     ...config.sites.map((s) => [`  site ${s.nr}`, s.policy, s.address]),
     ['  log', formatSize(config.log.size), config.log.path],
   ];

@@ -11,7 +11,7 @@ import { realClock } from '../base/clock.js';
 import { RepError, check, errnoText } from '../base/errors.js';
 import { realIo, type Io } from '../base/io.js';
 import { openIndex } from '../index/lmdb.js';
-import { LogCreator, planLog } from '../replog/logcreate.js';
+import { LogCreator, blankLog, planLog } from '../replog/logcreate.js';
 import { LogFile } from '../replog/logfile.js';
 import { FolderSite } from '../slink/folder.js';
 import { createImage } from '../slink/images.js';
@@ -24,6 +24,11 @@ import { groupFiles, type GroupFiles } from './state.js';
 export interface CreateOptions {
   /** Devices (by number) whose local image is only reserved, not allocated. disk0 of a default group is. */
   sparse?: ReadonlySet<number>;
+  /**
+   * The parts are named by a table. What stands at the place of the log is made a log as `mode` says; local devices
+   * are there and keep their content; a site that cannot be reached is left to its shipper, which makes it once it can.
+   */
+  table?: { mode: 'auto' | 'create' };
   /** Told while the log is written: bytes done of bytes in all. */
   progress?: (done: number, total: number) => void;
   /** Ends the creation early and removes what it made. */
@@ -75,7 +80,7 @@ export async function createGroup(dir: string, config: GroupConfig, options: Cre
     const hadLock = fs.existsSync(files.lock);
     lock = lockGroup(dir);
     if (!hadLock) made.add(() => fs.unlinkSync(files.lock));
-    refuseExisting(files, config);
+    refuseExisting(files, config, options);
     fs.writeFileSync(files.creating, 'A group is being made here; without group.json it is not complete.\n');
     made.add(() => fs.unlinkSync(files.creating));
     await makeParts(files, config, options, made);
@@ -108,7 +113,7 @@ function explain(error: unknown, dir: string, signal: AbortSignal | undefined): 
 }
 
 /** Nothing that exists is taken over silently; what an interrupted creation left here is cleared away. */
-function refuseExisting(files: GroupFiles, config: GroupConfig): void {
+function refuseExisting(files: GroupFiles, config: GroupConfig, options: CreateOptions): void {
   const exists = (file: string, what: string): void => {
     if (fs.existsSync(file))
       throw new RepError('EEXIST', `${file}: ${what} exists already; remove it, or name another place`);
@@ -116,14 +121,23 @@ function refuseExisting(files: GroupFiles, config: GroupConfig): void {
   exists(files.config, 'the group');
   if (fs.existsSync(files.creating)) {
     for (const name of fs.readdirSync(files.dir))
-      if (path.join(files.dir, name) !== files.lock) fs.rmSync(path.join(files.dir, name), { recursive: true });
+      if (path.join(files.dir, name) !== files.lock && !isNamed(path.join(files.dir, name), config, options))
+        fs.rmSync(path.join(files.dir, name), { recursive: true });
   }
   exists(files.index, 'the index');
+  if (options.table !== undefined) return;
   if (fs.statSync(config.log.path, { throwIfNoEntry: false })?.isBlockDevice() !== true)
     exists(config.log.path, 'the log');
   for (const device of config.devices)
     if (fs.statSync(device.local, { throwIfNoEntry: false })?.isBlockDevice() !== true)
       exists(device.local, `the image of ${device.name}`);
+}
+
+/** What a table names, or the folder it is in, is not left from an interrupted creation. */
+function isNamed(file: string, config: GroupConfig, { table }: CreateOptions): boolean {
+  if (table === undefined) return false;
+  const named = [config.log.path, ...config.devices.map((d) => d.local), ...config.sites.map((s) => s.address)];
+  return named.some((name) => name === file || name.startsWith(`${file}/`));
 }
 
 async function makeParts(files: GroupFiles, config: GroupConfig, options: CreateOptions, made: Made): Promise<void> {
@@ -133,7 +147,7 @@ async function makeParts(files: GroupFiles, config: GroupConfig, options: Create
   const { id: indexId, generation: indexGeneration } = index;
   await index.close();
 
-  for (const device of config.devices) {
+  for (const device of options.table === undefined ? config.devices : []) {
     made.folder(path.dirname(device.local));
     const isFile = !fs.existsSync(device.local);
     if (isFile) made.add(() => fs.rmSync(device.local, { force: true }));
@@ -145,10 +159,10 @@ async function makeParts(files: GroupFiles, config: GroupConfig, options: Create
   made.folder(path.dirname(config.log.path));
   const spec = { size: config.log.size, logId: config.id, indexId, indexGeneration, group: config.name };
   const isFile = !fs.existsSync(config.log.path);
-  const creator = planLog(io, config.log.path, 'create', spec, realClock);
+  const creator = planLog(io, config.log.path, options.table?.mode ?? 'create', spec, realClock);
   if (creator instanceof LogCreator) {
     await writeLog(creator, options);
-    if (isFile) made.add(() => fs.rmSync(config.log.path, { force: true }));
+    made.add(() => (isFile ? fs.rmSync(config.log.path, { force: true }) : blankLog(io, config.log.path)));
   } else {
     creator.close();
     throw new RepError('EEXIST', `${config.log.path}: holds a replog already; name another place`);
@@ -161,7 +175,8 @@ async function makeParts(files: GroupFiles, config: GroupConfig, options: Create
   const devices = config.devices.map(({ nr, name, size }) => ({ nr, name, size }));
   const allSparse = config.devices.every((d) => options.sparse?.has(d.nr) === true);
   for (const site of config.sites) {
-    makeSite(io, site, config, devices, start, allSparse, made);
+    const how = { sparse: allSparse, mayWait: options.table !== undefined };
+    makeSite(io, site, config, devices, start, how, made);
     options.signal?.throwIfAborted();
   }
 }
@@ -187,11 +202,12 @@ function makeSite(
   group: GroupConfig,
   devices: readonly SiteDevice[],
   create: SiteCursor,
-  sparse: boolean,
+  how: { sparse: boolean; mayWait: boolean },
   made: Made,
 ): void {
   // Raw devices and servers are there already; the shipper looks at them first.
   if (config.type !== 'blockdev' || config.address === '') return;
+  if (how.mayWait && !fs.existsSync(path.dirname(config.address))) return;
   const before = fs.existsSync(config.address) ? new Set(fs.readdirSync(config.address)) : undefined;
   made.folder(path.dirname(config.address));
   made.add(() => {
@@ -200,9 +216,10 @@ function makeSite(
       for (const name of fs.readdirSync(config.address))
         if (!before.has(name)) fs.rmSync(path.join(config.address, name), { recursive: true });
   });
-  const site = new FolderSite(io, realClock, config.address, { sparse, makeFolder: true });
+  const site = new FolderSite(io, realClock, config.address, { sparse: how.sparse, makeFolder: true });
   const identity = { logId: group.id, group: group.name, nr: config.nr };
   const opened = site.open({ devices, identity, create });
   site.close();
-  if (!opened.ok) throw new RepError(opened.refused ? 'EEXIST' : 'EIO', opened.reason);
+  if (opened.ok || (how.mayWait && !opened.refused)) return;
+  throw new RepError(opened.refused ? 'EEXIST' : 'EIO', opened.reason);
 }

@@ -1,43 +1,71 @@
 /**
- * `.ctl/table`: the group as table lines, in the grammar of the `replicator` and `replicator-dev` targets.
- * What was `auto` or `create` when the log was made is `open` now, so that the lines can be used again as they
- * stand. A blank in a path is written as `\ `, as dmsetup does.
+ * `.ctl/table`: the group as table lines, in the grammar of the `replicator` and `replicator-dev` targets, which
+ * table-parse.ts reads. What was `auto` or `create` when the log was made is `open` now, so that the lines can be
+ * used again as they stand.
  *
- *   0 1 replicator ringbuffer 4 <log> 0 open <sectors> {blockdev <2…> <slink> <policy> [<limit> <value>]…}
- *   [<name>: ]0 <sectors> replicator-dev <group> <nr> {<slink> 1 <path> nolog 0}
+ *   0 1 replicator ringbuffer 3 <log> 0 open { <slink type> <#params> <slink> <policy> [<limit> <value>] [<key>=<value>] }
+ *   [<name>: ]0 <sectors> replicator-dev <group> <nr> { <slink> 1 <path> <dirty log> <#params> <params> }
  */
 import { SECTOR } from '../base/units.js';
-import { imagePath } from '../slink/folder-devices.js';
-import type { GroupConfig, SiteConfig } from './config.js';
+import type { Registry } from '../registry/registry.js';
+import { REPLOG } from '../replog/types.js';
+import { SLINK, type SlinkWords } from '../slink/types.js';
+import type { DeviceConfig, GroupConfig, SiteConfig } from './config.js';
 import { limitWords, policyWords } from './policy-words.js';
 import { namePrefix } from './status-lines.js';
+import { printSiteWords } from './table-site.js';
+import { escapeWord } from './table-words.js';
 
-export function tableLines(config: GroupConfig): string {
-  const local = config.durability === 'write' ? 'sync' : 'async';
-  const log = `ringbuffer 4 ${word(config.log.path)} 0 open ${config.log.size / SECTOR}`;
-  const links = [`blockdev 2 0 ${local}`, ...config.sites.map(linkWords)];
-  const lines = [`0 1 replicator ${log} ${links.join(' ')}`];
+/** The one type of log that a configuration can name. */
+const REPLOG_TYPE = 'ringbuffer';
+
+export function tableLines(config: GroupConfig, types: Registry): string {
+  const names = config.devices.map((d) => d.name);
+  const sites = config.sites.map((site) => ({ site, table: siteTable(site, names, types) }));
+  const log = types.peek(REPLOG, REPLOG_TYPE)!.print(config.log);
+  const local = [
+    '0',
+    config.durability === 'write' ? 'sync' : 'async',
+    ...(config.onLocalError === 'suspend' ? [] : [`on-local-error=${config.onLocalError}`]),
+  ];
+  const links = sites.map(({ site, table }) => `${site.type} ${counted(linkWords(site, table))}`);
+  const control = [`${REPLOG_TYPE} ${counted(log)}`, `blockdev ${counted(local)}`, ...links];
+  const lines = [`0 1 replicator ${control.join(' ')}`];
   for (const d of config.devices) {
-    const legs = [
-      `0 1 ${word(d.local)} nolog 0`,
-      ...config.sites.map((site) => `${site.nr} 1 ${word(legOf(site, d.name))} nolog 0`),
-    ];
+    const legs = [`0 1 ${escapeWord(d.local)} nolog 0`];
+    for (const { site, table } of sites) {
+      const path = table.legs.find((leg) => leg.device === d.name)?.path;
+      if (path !== undefined) legs.push(`${site.nr} 1 ${escapeWord(path)} ${dirtyLog(d, site.nr)}`);
+    }
     lines.push(`${namePrefix(d)}0 ${d.size / SECTOR} replicator-dev ${config.name} ${d.nr} ${legs.join(' ')}`);
   }
   return `${lines.join('\n')}\n`;
 }
 
-function linkWords(site: SiteConfig): string {
-  const words = [site.nr, policyWords(site), ...limitWords(site)];
-  return `${site.type} ${words.length} ${words.join(' ')}`;
+type SiteTable = Omit<SlinkWords, 'whole'>;
+
+/** A type that is not there (its plug-in did not load) cannot say it better than the configuration does. */
+function siteTable(site: SiteConfig, devices: readonly string[], types: Registry): SiteTable {
+  const type = types.peek(SLINK, site.type);
+  if (type !== undefined) return type.toTable(site, devices);
+  return { legs: devices.map((device) => ({ device, path: site.map[device] ?? site.address })), words: {} };
 }
 
-/** Where a site keeps a device, as one word: a path. `-` where its map lacks the device. */
-export function legOf(site: SiteConfig, device: string): string {
-  if (site.address !== '') return imagePath(site.address, device);
-  return Object.hasOwn(site.map, device) ? site.map[device]! : '-';
+function linkWords(site: SiteConfig, table: SiteTable): string[] {
+  return [
+    String(site.nr),
+    policyWords(site),
+    ...limitWords(site),
+    ...printSiteWords(site),
+    ...Object.entries(table.words).map(([key, value]) => `${key}=${value}`),
+  ];
 }
 
-function word(text: string): string {
-  return text.replace(/[\\ \t]/g, (ch) => `\\${ch}`);
+function dirtyLog(device: DeviceConfig, slink: number): string {
+  const [name = 'nolog', ...params] = device.dirtyLogs[String(slink)] ?? [];
+  return `${name} ${counted(params)}`;
+}
+
+function counted(words: readonly string[]): string {
+  return [String(words.length), ...words.map(escapeWord)].join(' ');
 }

@@ -54,6 +54,8 @@ export interface LinkStart {
 
 export interface OpenGroup {
   config: GroupConfig;
+  /** What it may be made of, plug-ins included. */
+  types: Registry;
   log: LogFile;
   index: Index;
   /** Absent where the window was adopted. */
@@ -70,6 +72,8 @@ export interface OpenGroup {
   links: LinkStart[];
   notes: string[];
 }
+
+type Opened = Omit<OpenGroup, 'types'>;
 
 export interface OpenHooks {
   /** Called often while something takes its time, so that the watchdog sees progress. */
@@ -88,7 +92,10 @@ export function openGroup(groupDir: string, types: Registry, window: Window, hoo
     checkIdentity(config, log);
     index = openIndex(groupFiles(groupDir).index);
     const adopt = isAdoptable(window);
-    const opened = adopt ? adoptWindow(config, log, index, window) : openFresh(config, log, index, window, hooks);
+    const opened = {
+      ...(adopt ? adoptWindow(config, log, index, window) : openFresh(config, log, index, window, hooks)),
+      types,
+    };
     opened.recovery.milliseconds = Math.round(performance.now() - started);
     return opened;
   } catch (error) {
@@ -127,7 +134,7 @@ function checkImages(config: GroupConfig): void {
 
 // --- from the log ----------------------------------------------------------------------------------------
 
-function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Window, hooks: OpenHooks): OpenGroup {
+function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Window, hooks: OpenHooks): Opened {
   hooks.beat();
   const recovered = recover(log, index);
   hooks.beat();
@@ -208,7 +215,7 @@ function isFormatted(window: Window, slot: number): boolean {
 
 // --- from the window -------------------------------------------------------------------------------------
 
-function adoptWindow(config: GroupConfig, log: LogFile, index: Index, window: Window): OpenGroup {
+function adoptWindow(config: GroupConfig, log: LogFile, index: Index, window: Window): Opened {
   const tail = window.tailSeq()!;
   const durable = window.seqOf(W.DURABLE, tail);
   const bytes = verifyRecords(window, durable, tail);

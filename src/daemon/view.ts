@@ -73,7 +73,7 @@ export class View {
       case 'status.json':
         return `${JSON.stringify(buildStatus(this.facts()), null, 2)}\n`;
       case 'table':
-        return tableLines(this.opened.config);
+        return tableLines(this.opened.config, this.opened.types);
       case 'metrics':
         return this.metrics();
     }

@@ -185,7 +185,7 @@ function creationError(path: string, size: number, rc: number): RepError {
 }
 
 /** What stands at `path`; undefined where nothing does. */
-function inspect(io: Io, path: string): HeaderRead | undefined {
+export function inspectLog(io: Io, path: string): HeaderRead | undefined {
   const info = io.stat('REPLOG:STAT', path);
   if (info === -ERRNO.ENOENT) return undefined;
   const opened = openLogPath(io, path, { readOnly: true });
@@ -209,7 +209,7 @@ function inspect(io: Io, path: string): HeaderRead | undefined {
  * `auto` never makes a new log over one that may hold records: that would throw them away without a name.
  */
 export function planLog(io: Io, path: string, mode: LogMode, spec: LogSpec, clock: Clock): LogFile | LogCreator {
-  const found = inspect(io, path);
+  const found = inspectLog(io, path);
   if (found === undefined && mode === 'open')
     throw new RepError('ENOENT', `${path}: there is no replog; use auto or create to make one`);
   if (found?.kind === 'version') throw headerError(path, found);
@@ -222,6 +222,21 @@ export function planLog(io: Io, path: string, mode: LogMode, spec: LogSpec, cloc
   if (found !== undefined && found.kind !== 'log' && (mode === 'open' || (mode === 'auto' && found.kind === 'damaged')))
     throw headerError(path, found);
   return new LogCreator(io, path, spec, clock);
+}
+
+/** Makes what was a log blank again: a creation that was taken back must not be met as a log later. */
+export function blankLog(io: Io, path: string): void {
+  const opened = openLogPath(io, path, {});
+  const mem = Mem.anon(2 * SUPER_SIZE);
+  try {
+    const rc = writeFull(io, 'REPLOG:BLANK', opened.fd, mem, 0, 2 * SUPER_SIZE, 0);
+    if (rc < 0) throw ioError(rc, 'blanking the replog', path);
+    const synced = io.fdatasync('REPLOG:BLANK', opened.fd);
+    if (synced < 0) throw ioError(synced, 'blanking the replog', path);
+  } finally {
+    io.close('REPLOG:CLOSE', opened.fd);
+    mem.unmap();
+  }
 }
 
 /** `planLog` and all its steps. */

@@ -1,22 +1,45 @@
 /**
  * Slink type `blockdev`. A site of it is a folder with one image per device, or (map) a block device or file
- * each. A table names paths only: where every leg is FOLDER/<device>.img it is the folder.
+ * each. A table names paths only: where every device's leg is FOLDER/<device>.img it is the folder, unless the
+ * word `layout=raw` says that these are files of their own.
  */
+import { RepError } from '../base/errors.js';
 import { DiskLegs } from './disk-legs.js';
 import { imagePath } from './folder-devices.js';
 import { FolderSite } from './folder.js';
 import { RawSite } from './raw-site.js';
-import type { SlinkLeg, SlinkPlace, SlinkType } from './types.js';
+import type { SlinkSite, SlinkType, SlinkWords } from './types.js';
+
+const RAW = { layout: 'raw' } as const;
 
 export const BLOCKDEV: SlinkType = {
   summary: 'a folder with one image per device, or a block device or file each',
   acks: ['durable'],
+  paths: true,
   check: (site) => {
     const [word] = Object.keys(site.options);
     return word === undefined ? '' : `option ${word}: a blockdev site takes no options; remove it`;
   },
-  toPath: (site, device) => (site.address === '' ? (site.map[device] ?? '-') : imagePath(site.address, device)),
-  fromPaths: (legs) => folderOf(legs) ?? { address: '', map: Object.fromEntries(legs.map((l) => [l.device, l.path])) },
+
+  toTable: (site, devices) => {
+    const legs = devices.flatMap((device) => {
+      const path = site.address === '' ? mapped(site, device) : imagePath(site.address, device);
+      return path === undefined ? [] : [{ device, path }];
+    });
+    const misread = site.address === '' && folderOf(legs, legs.length === devices.length) !== undefined;
+    return { legs, words: misread ? RAW : {} };
+  },
+
+  fromTable: ({ legs, whole, words }) => {
+    const relative = legs.find((leg) => !leg.path.startsWith('/'));
+    if (relative !== undefined) throw invalid(`${relative.path}`, 'a path in a table begins with a slash');
+    for (const [key, value] of Object.entries(words))
+      if (key !== 'layout' || value !== RAW.layout) throw invalid(`${key}=${value}`, 'only layout=raw is known');
+    const folder = words['layout'] === RAW.layout ? undefined : folderOf(legs, whole);
+    const map = Object.fromEntries(legs.map((leg) => [leg.device, leg.path]));
+    return { address: folder ?? '', map: folder === undefined ? map : {}, options: {} };
+  },
+
   make: (site, io, clock, { stamp, taken }) => {
     if (site.address !== '') return new FolderSite(io, clock, site.address);
     const wipe = 'wipe it ("blkdiscard -z" for a device, a new sparse file), or name another one';
@@ -24,10 +47,17 @@ export const BLOCKDEV: SlinkType = {
   },
 };
 
-function folderOf(legs: readonly SlinkLeg[]): SlinkPlace | undefined {
-  const first = legs[0];
-  if (first === undefined) return undefined;
-  const folder = first.path.slice(0, Math.max(first.path.lastIndexOf('/'), 0));
-  const inFolder = folder !== '' && legs.every((leg) => leg.path === imagePath(folder, leg.device));
-  return inFolder ? { address: folder, map: {} } : undefined;
+function mapped(site: SlinkSite, device: string): string | undefined {
+  return Object.hasOwn(site.map, device) ? site.map[device] : undefined;
+}
+
+function folderOf(legs: SlinkWords['legs'], whole: boolean): string | undefined {
+  const first = legs[0]?.path ?? '';
+  const folder = first.slice(0, Math.max(first.lastIndexOf('/'), 0));
+  if (folder === '' || !whole) return undefined;
+  return legs.every((leg) => leg.path === imagePath(folder, leg.device)) ? folder : undefined;
+}
+
+function invalid(word: string, next: string): RepError {
+  return new RepError('EINVAL', `blockdev: ${word}: ${next}`);
 }

@@ -18,18 +18,17 @@ export interface SlinkSite {
   readonly options: Readonly<Record<string, string>>;
 }
 
-/** Where a site's devices are: what a table's legs say, and `reptool site add`. */
-export interface SlinkPlace {
-  address: string;
-  map: Record<string, string>;
-}
+/** What of a site's configuration follows from its words in a table. */
+export type SlinkPlace = Pick<SlinkSite, 'address' | 'map' | 'options'>;
 
-/** The leg of a `replicator-dev` line that belongs to the site. */
-export interface SlinkLeg {
-  /** The device's name. */
-  device: string;
-  /** The word of the table. */
-  path: string;
+/** The words of a table that belong to one site. */
+export interface SlinkWords {
+  /** A leg per device that is named at the site, in the order of the devices. */
+  readonly legs: readonly { device: string; path: string }[];
+  /** True where every device of the group has a leg. */
+  readonly whole: boolean;
+  /** `key=value` words behind the policy that are not everybody's. */
+  readonly words: Readonly<Record<string, string>>;
 }
 
 /** What a site has to know of the group around it. */
@@ -45,12 +44,14 @@ export interface SlinkType {
   readonly summary: string;
   /** What it can be asked to confirm. */
   readonly acks: readonly SlinkSite['ack'][];
+  /** True where legs are files or devices of this machine, so that none may be named twice. */
+  readonly paths: boolean;
   /** Why there can be no such site, a sentence with the next step; '' where there can. Looks at words only. */
   check(site: SlinkSite): string;
-  /** The word that names `device` at the site in a table. */
-  toPath(site: SlinkSite, device: string): string;
-  /** The other way round: every leg of the site, in the order of the devices. Throws EINVAL. */
-  fromPaths(legs: readonly SlinkLeg[], options: SlinkSite['options']): SlinkPlace;
+  /** The words of a table that bring the site back. Devices that it does not hold have no leg. */
+  toTable(site: SlinkSite, devices: readonly string[]): Omit<SlinkWords, 'whole'>;
+  /** The other way round. Throws EINVAL naming the word. */
+  fromTable(words: SlinkWords): SlinkPlace;
   /** A closed site. Called in the thread that is going to drive it. */
   make(site: SlinkSite, io: Io, clock: Clock, around: SlinkAround): Site;
 }

@@ -1,0 +1,94 @@
+/** From a table to the configuration of a group, and whether a group that exists is the one a table describes. */
+import { RepError } from '../base/errors.js';
+import { SECTOR } from '../base/units.js';
+import {
+  checkConfig,
+  DEFAULT_WINDOW_RING,
+  type DeviceConfig,
+  type FallBehind,
+  type GroupConfig,
+  type SiteConfig,
+} from './config.js';
+import type { TableGroup } from './table-parse.js';
+
+export interface TableSetting {
+  id: string;
+  name: string;
+  /** Bytes: as the table has it or, of a log that exists, as that says itself. */
+  logSize: number;
+  plugins: readonly string[];
+  /** Named in errors. */
+  source: string;
+}
+
+/** Throws EINVAL where the words make no group. */
+export function tableConfig(table: TableGroup, setting: TableSetting): GroupConfig {
+  const config: GroupConfig = {
+    version: 1,
+    id: setting.id,
+    name: setting.name,
+    durability: table.durability,
+    onLocalError: table.onLocalError,
+    plugins: [...setting.plugins],
+    log: { path: table.log.path, size: setting.logSize },
+    windowRing: DEFAULT_WINDOW_RING,
+    devices: structuredClone(table.devices),
+    sites: structuredClone(table.sites),
+  };
+  return checkConfig(config, setting.source);
+}
+
+/** Throws EINVAL naming the first thing in which the group that exists is another one. */
+export function checkSameGroup(table: TableGroup, config: GroupConfig, source: string): void {
+  const differ = (what: string, said: string, is: string): void => {
+    if (said === is) return;
+    throw new RepError(
+      'EINVAL',
+      `${source}: ${what} ${said}, but group ${config.name} exists with ${is}; ` +
+        'correct the table, or change the group while it is mounted',
+    );
+  };
+  differ('log', table.log.path, config.log.path);
+  differ('slink 0 with durability', table.durability, config.durability);
+  differ('slink 0 with on-local-error', table.onLocalError, config.onLocalError);
+  const byNumber = (list: readonly { nr: number }[]): string =>
+    list
+      .map(({ nr }) => nr)
+      .sort((a, b) => a - b)
+      .join(', ');
+  differ('devices', byNumber(table.devices), byNumber(config.devices));
+  differ('slinks', byNumber(table.sites) || 'none', byNumber(config.sites) || 'none');
+  for (const device of table.devices)
+    for (const [key, value] of Object.entries(deviceFacts(config.devices.find((d) => d.nr === device.nr)!)))
+      differ(`device ${device.nr} with ${key}`, deviceFacts(device)[key]!, value);
+  for (const site of table.sites)
+    for (const [key, value] of Object.entries(siteFacts(config.sites.find((s) => s.nr === site.nr)!)))
+      differ(`slink ${site.nr} with ${key}`, siteFacts(site)[key]!, value);
+}
+
+function deviceFacts({ name, size, local, dirtyLogs }: DeviceConfig): Record<string, string> {
+  return { name, length: String(size / SECTOR), path: local, 'dirty logs': sorted(dirtyLogs) };
+}
+
+function siteFacts(site: SiteConfig): Record<string, string> {
+  return {
+    type: site.type,
+    policy: `${site.policy}${site.stall ? '+stall' : ''}`,
+    'fall-behind': limitText(site.fallBehind),
+    address: site.address === '' ? sorted(site.map) : site.address,
+    map: sorted(site.map),
+    options: sorted(site.options),
+    ack: site.ack,
+    rpo: String(site.rpoMs),
+    bandwidth: String(site.bandwidth),
+    'sync-timeout': String(site.syncTimeoutMs),
+  };
+}
+
+function limitText({ ios, size, timeoutMs }: FallBehind): string {
+  return `ios ${ios}, size ${size / SECTOR}, timeout ${timeoutMs}`;
+}
+
+function sorted(map: object): string {
+  return JSON.stringify(Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))));
+}
