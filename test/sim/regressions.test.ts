@@ -27,7 +27,7 @@ describe('found by the simulator', function () {
    * After a daemon's death a record could be durable, applied and released before its request was sent again: it
    * left the window, and the request was not recognised and became a second record.
    */
-  for (const seed of [8, 15])
+  for (const seed of [12, 47])
     it(`a request that is sent again does not become a second record (seed ${seed})`, async () => {
       const result = await runSeed({ seed, steps: 1200 });
       assert.ok(result.ok, result.ok ? '' : failureText(result));

@@ -50,6 +50,13 @@ export interface ClientShape {
   dsync: number;
 }
 
+/** A range of a device, in sectors. */
+interface Span {
+  device: number;
+  at: number;
+  count: number;
+}
+
 /** The data thread's share of a daemon: dies with it. */
 export interface DataParts {
   window: Window;
@@ -72,6 +79,8 @@ export class SimClient implements Reply {
   };
   /** What requests look like just now. */
   temper: 'mixed' | 'flood' | 'trickle' = 'mixed';
+  /** Applications make requests by themselves. */
+  asks = true;
   private readonly rng: Rng;
   /** Sent and not answered, in the order of their uniques. */
   private readonly waiting = new Map<number, Request>();
@@ -79,7 +88,8 @@ export class SimClient implements Reply {
   private queue: Request[] = [];
   private parts: DataParts | undefined;
   private nextUnique = 2;
-  private readonly hot: { device: number; at: number; count: number }[] = [];
+  private readonly hot: Span[] = [];
+  private last: Span | undefined;
 
   constructor(rng: Rng, shape: ClientShape, history: History) {
     this.rng = rng;
@@ -156,7 +166,7 @@ export class SimClient implements Reply {
     if (group.readsInFlight > 0 && this.rng.chance(0.3)) group.readsDone();
     if (!ready) return false;
     if (this.jammed) this.counts.blocked++;
-    if (this.queue.length === 0 && mayAsk && this.waiting.size < this.shape.depth) this.ask(this.make());
+    if (this.queue.length === 0 && mayAsk && this.asks && this.waiting.size < this.shape.depth) this.ask(this.make());
     const request = this.queue.shift();
     // As the loop over /dev/fuse does: what was sent again comes before all others.
     if (request === undefined || request.sent === 0) group.resentSeen();
@@ -335,6 +345,8 @@ export class SimClient implements Reply {
     const kind = temper === 'mixed' ? rng.weighted(shape.weights) : rng.chance(0.97) ? 'write' : 'flush';
     const request = this.request(kind);
     if (kind === 'flush' || kind === 'tag') return request;
+    const beside = this.last !== undefined && temper === 'mixed' && rng.chance(0.15);
+    if (beside) return this.besides(request, this.last!);
     const span = temper === 'flood' || rng.chance(0.5) ? this.anywhere() : rng.pick(this.hot);
     let count = rng.between(1, Math.min(span.count, this.largest()));
     let at = span.at + rng.below(span.count - count + 1);
@@ -343,13 +355,29 @@ export class SimClient implements Reply {
       at -= at % 8;
       count = Math.max(count - (count % 8), Math.min(count, 8));
     }
+    return this.placed(request, { device: span.device, at, count });
+  }
+
+  /** As who stripes or mirrors over the devices: where the last request was on one, or behind it, on another one. */
+  private besides(request: Request, { device, at, count }: Span): Request {
+    const other = this.rng.pick(this.shape.devices);
+    const next = this.rng.chance(0.5) ? at + count : at;
+    const free = other.sectors - next;
+    return this.placed(
+      request,
+      free < 1 ? { device, at, count } : { device: other.nr, at: next, count: Math.min(count, free) },
+    );
+  }
+
+  private placed(request: Request, span: Span): Request {
+    const { rng, shape, temper } = this;
+    const write = request.kind === 'write';
+    this.last = span;
     return {
       ...request,
-      device: span.device,
-      at,
-      count,
-      dsync: kind === 'write' && temper === 'mixed' && rng.chance(shape.dsync),
-      write: kind === 'write' ? this.history.newWrite() : 0,
+      ...span,
+      dsync: write && temper === 'mixed' && rng.chance(shape.dsync),
+      write: write ? this.history.newWrite() : 0,
     };
   }
 
@@ -359,7 +387,7 @@ export class SimClient implements Reply {
     return this.rng.chance(0.1) ? this.shape.largest : this.rng.pick([1, 2, 8, 8, 8, 16, 64]);
   }
 
-  private anywhere(): { device: number; at: number; count: number } {
+  private anywhere(): Span {
     const device = this.rng.pick(this.shape.devices);
     return { device: device.nr, at: 0, count: device.sectors };
   }

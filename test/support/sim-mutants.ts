@@ -13,9 +13,14 @@ export interface Mutant {
   /** Found exactly once, or the test fails: the code has changed and the mutant must be looked at again. */
   find: string;
   put: string;
-  /** First seed to try: one that is known to find it soon. */
+  /** A second place in the same or another file, where one is not enough. */
+  also?: { file: string; find: string; put: string };
+  /** First seed to try, one that is known to find it soon; without it the scenarios of sim-every come first. */
   seed?: number;
 }
+
+/** Offset of R_DEVICE in a record's header: the mutants below stand in files that do not import it. */
+const R_DEVICE = 40;
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -29,7 +34,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/committer',
     find: "const r = this.log.sync('REPLOG:SYNC');",
     put: "this.window.storeSeq(W.DURABLE, this.written); const r = this.log.sync('REPLOG:SYNC');",
-    seed: 7,
+    seed: 18,
   },
   {
     name: 'after a failed sync only what is new is written',
@@ -108,6 +113,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/checkpointer',
     find: 'const indexGeneration = this.index.commit(change);',
     put: 'this.shared.logHead = head.pos; const indexGeneration = this.index.commit(change);',
+    seed: 4,
   },
   {
     name: 'the superblock is not synced',
@@ -120,12 +126,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/recovery',
     find: 'return index.id !== s.indexId || index.generation < s.indexGeneration;',
     put: 'return false;',
+    seed: 1,
   },
   {
     name: 'an index that was set back is trusted',
     file: 'replog/recovery',
     find: 'return index.id !== s.indexId || index.generation < s.indexGeneration;',
     put: 'return index.id !== s.indexId;',
+    seed: 1,
   },
   {
     name: 'records leave the window before requests that are sent again were seen',
@@ -144,12 +152,104 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'device/overlay',
     find: 'this.buckets[bucket] = id;',
     put: 'if (id % 7 !== 3) this.buckets[bucket] = id;',
+    seed: 4,
   },
   {
     name: 'a discard is forgotten',
     file: 'slink/records',
     find: 'case REC.DISCARD:',
     put: 'case REC.DISCARD: return 0;',
+    seed: 1,
+  },
+  // --- order across devices, and sites beside each other ---
+  {
+    name: 'of several devices only the first one is synced',
+    file: 'slink/images',
+    find: 'for (const image of this.dirty) {\n            const rc',
+    put: 'for (const image of this.dirty.slice(0, 1)) {\n            const rc',
+  },
+  {
+    name: 'the applier sorts by device over the border of a batch',
+    file: 'slink/applier',
+    find: 'const rc = sink.push(slot + S_RECORD, window.payloadAt(window.payloadPos(slot)));',
+    put:
+      'this.later ??= [];' +
+      'if (seq === this.applied) for (const s of this.later.splice(0))' +
+      '  sink.push(window.slotAt(s) + S_RECORD, window.payloadAt(window.payloadPos(window.slotAt(s))));' +
+      `if (dv.getUint32(slot + S_RECORD + ${R_DEVICE}, true) > 0 && durable - seq < 3) { this.later.push(seq++); continue; }` +
+      'const rc = sink.push(slot + S_RECORD, window.payloadAt(window.payloadPos(slot)));',
+  },
+  {
+    name: 'a site sorts by device over the border of a batch',
+    file: 'slink/folder',
+    find: 'return this.apply(batch);',
+    put: 'this.images.late = 1; const done = this.apply(batch); this.images.late = undefined; return done;',
+    also: {
+      file: 'slink/images',
+      find: 'write(nr, offset, vec) {',
+      put:
+        'write(nr, offset, vec) { if (this.late === nr) {' +
+        '  const last = this.kept; this.kept = { offset, bytes: Buffer.concat(vec.mems.slice(0, vec.count).map((m, i) => m.u8.subarray(vec.offs[i], vec.offs[i] + vec.lens[i]))) };' +
+        '  if (last === undefined) return 0; const m = (this.mem ??= vec.mems[0].constructor.lazy(1 << 21)); m.u8.set(last.bytes);' +
+        '  vec.clear(); vec.add(m, 0, last.bytes.length); offset = last.offset; }',
+    },
+  },
+  {
+    name: 'a site writes one device ahead of its stage',
+    file: 'slink/folder',
+    find: 'const rc = stage.append(batch);',
+    put: 'this.images.only = 1; this.apply(batch); this.images.only = undefined; const rc = stage.append(batch);',
+    also: {
+      file: 'slink/images',
+      find: 'write(nr, offset, vec) {',
+      put: 'write(nr, offset, vec) { if (this.only !== undefined && this.only !== nr) return 0;',
+    },
+  },
+  {
+    name: 'a cursor is told before the site has confirmed',
+    file: 'slink/shipper',
+    find: 'const rc = site.write(batch);',
+    put: 'batch.end(cursor); this.tellCursor(0, true); const rc = site.write(batch);',
+  },
+  {
+    name: 'one write takes neighbours on another device with it',
+    file: 'slink/plan',
+    find: 'while (this.pieceDevice[p] === device &&',
+    put: 'while (',
+    seed: 4,
+  },
+  {
+    name: 'a sector of one device hides the same sector of another',
+    file: 'slink/plan',
+    find: 'if (slotBlock[i] === block && slotDevice[i] === device) {',
+    put: 'if (slotBlock[i] === block) {',
+    also: { file: 'slink/plan', find: '^ Math.imul(device + 1, 0x85ebca6b)', put: '' },
+  },
+  {
+    name: 'a failed write to one of several devices is passed over',
+    file: 'slink/records',
+    find: 'const rc = images.write(plan.device, plan.offset, plan.vec);',
+    put: 'const done = images.write(plan.device, plan.offset, plan.vec); const rc = plan.device > 0 ? 0 : done;',
+    seed: 14,
+  },
+  {
+    name: 'the log keeps what its first site needs, and forgets the others',
+    file: 'replog/checkpointer',
+    find: 'if (holds && fact.cursor.pos < head.pos)',
+    put: 'if (holds && fact.nr === 1 && fact.cursor.pos < head.pos)',
+  },
+  {
+    name: 'a site is taken for another one of its group',
+    file: 'slink/folder',
+    find: 'if (stamp.nr !== identity.nr)',
+    put: 'if (false)',
+    seed: 11,
+  },
+  {
+    name: 'a site that fails stops the local disk',
+    file: 'slink/shipper',
+    find: 'fail(reason) {',
+    put: 'fail(reason) { this.parts.shared.store(SH.LOG_ERROR, 5);',
   },
 ];
 
@@ -168,16 +268,17 @@ export function copyBuild(root: string, to: string): void {
   cpSync(join(root, 'test/sim'), join(to, 'test/sim'), js);
 }
 
-export function patch(to: string, mutant: Mutant): void {
-  const path = join(to, 'src', `${mutant.file}.js`);
-  const text = readFileSync(path, 'utf8');
-  const found = text.split(mutant.find).length - 1;
-  if (found !== 1)
-    throw new Error(`mutant "${mutant.name}": its place occurs ${found} times in ${mutant.file}.js, not once`);
-  writeFileSync(
-    path,
-    text.replace(mutant.find, () => mutant.put),
-  );
+export function patch(to: string, { name, also, ...first }: Mutant): void {
+  for (const { file, find, put } of also === undefined ? [first] : [first, also]) {
+    const path = join(to, 'src', `${file}.js`);
+    const text = readFileSync(path, 'utf8');
+    const found = text.split(find).length - 1;
+    if (found !== 1) throw new Error(`mutant "${name}": its place occurs ${found} times in ${file}.js, not once`);
+    writeFileSync(
+      path,
+      text.replace(find, () => put),
+    );
+  }
 }
 
 /** Runs the simulator of a build, at most `ms`. */

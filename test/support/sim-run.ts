@@ -5,7 +5,7 @@
  */
 import { ERRNO, RepError } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
-import { LogSpace } from '../../src/replog/space.js';
+import { Alone } from './sim-alone.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
 import { Coverage, SimFaults, randomDeath, type Death } from './sim-faults.js';
@@ -194,25 +194,10 @@ export class SimRun {
     this.troubles.strike(this.step);
   }
 
-  /** No thread of a site moves any more: the machine itself goes on all the same while the log has room. */
   private alone(): void {
-    const { host, faults, daemon, rng } = this;
-    const { shared, window, log } = daemon;
-    const broken = shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0;
-    if (host.sites.size === 0 || broken || faults.episode !== undefined) return;
-    const { restless } = daemon;
-    daemon.restless = 0;
-    host.client.now('write', { device: rng.pick(host.shape.client.devices).nr, at: rng.below(500), count: 8 });
-    host.client.now('flush');
-    const done = (): boolean => host.client.outstanding === 0 && daemon.applied === daemon.tail;
-    for (let i = 0; i < 2000 && !done(); i++) {
-      for (const name of ['drain', 'committer', 'applier', 'main']) daemon.step(name);
-      host.clock.advance(rng.pick([0.5, 2, 10]));
-    }
-    daemon.restless = restless;
-    const room = new LogSpace(window, shared, log.ring, log.segment).admits(host.shape.client.largest * 512);
-    if (!done() && room) throw new Broken(`the sites stand still, and so does the local disk: ${this.state()}`);
-    this.coverage.hit(done() ? 'check: goes on without its sites' : 'check: stands still, as its log is full');
+    if (this.host.sites.size === 0) return;
+    const went = new Alone(this.host, this.rng, () => this.healHost()).check();
+    this.coverage.hit(went ? 'check: goes on without its sites' : 'check: stands still, as its log is full');
   }
 
   private episode(): void {
@@ -259,6 +244,7 @@ export class SimRun {
   restart(): void {
     const { host, faults, rng, coverage } = this;
     host.world.between = undefined;
+    host.client.asks = true;
     faults.shortRate = 0;
     for (let tries = 0; ; tries++) {
       faults.episode = undefined;
@@ -309,8 +295,18 @@ export class SimRun {
 
   /** Everything heals and nobody writes: soon all is durable, applied and confirmed everywhere. */
   settle(): void {
+    const { client } = this.host;
+    client.asks = false;
+    try {
+      this.calm();
+      this.settleAll();
+    } finally {
+      client.asks = true;
+    }
+  }
+
+  private settleAll(): void {
     const { host, rng } = this;
-    this.calm();
     const { names } = this.daemon;
     const machines = names.filter((name) => name !== 'client');
     for (let i = 0; i < 40_000; i++) {

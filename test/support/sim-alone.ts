@@ -1,0 +1,95 @@
+/** The third promise: a machine whose sites are all away goes on, without an error, while its log has room. */
+import { SH } from '../../src/replog/shared.js';
+import { LogSpace } from '../../src/replog/space.js';
+import { Broken } from './sim-broken.js';
+import type { SimDaemon } from './sim-daemon.js';
+import type { SimHost } from './sim-host.js';
+import type { Rng } from './sim-random.js';
+
+/** What the data thread wants room for beside the largest write: its ragged ends. */
+const EDGES = 2 * 4096;
+
+export class Alone {
+  private readonly host: SimHost;
+  private readonly daemon: SimDaemon;
+  private readonly rng: Rng;
+  private readonly heal: () => void;
+
+  /** `heal`: the operator puts the machine right, not its sites. */
+  constructor(host: SimHost, rng: Rng, heal: () => void) {
+    this.host = host;
+    this.daemon = host.daemon!;
+    this.rng = rng;
+    this.heal = heal;
+  }
+
+  /**
+   * The sites are cut off, or their threads do not move at all; a write and a flush must be answered, and be on the
+   * local images soon. False where the log is full: then they may wait.
+   */
+  check(): boolean {
+    const { host, daemon, rng } = this;
+    host.client.asks = false;
+    this.warmUp();
+    const cut = rng.chance(0.5) ? [...host.sites.values()].filter(({ disk }) => !disk.unreachable) : [];
+    const names = cut.length > 0 ? daemon.names : ['client', 'committer', 'applier', 'main'];
+    const { restless } = daemon;
+    // What runs in between might be a thread of a site.
+    if (cut.length === 0) daemon.restless = 0;
+    for (const { disk } of cut) disk.unreachable = true;
+    try {
+      return this.goOn(names);
+    } finally {
+      for (const { disk } of cut) disk.unreachable = false;
+      host.client.asks = true;
+      daemon.restless = restless;
+    }
+  }
+
+  private goOn(names: readonly string[]): boolean {
+    const { counts } = this.host.client;
+    const { failed } = counts;
+    this.writeAndFlush();
+    const went = this.pump(names, 2000);
+    if (!went && this.logHasRoom())
+      throw new Broken(`the sites are away, and the local disk stands still: ${this.host.client.unanswered}`);
+    if (counts.failed > failed) throw new Broken('the sites are away, and the local disk gives errors');
+    return went;
+  }
+
+  /** Faults of the machine itself have passed and been told: a disk that failed may tell so more than once. */
+  private warmUp(): void {
+    const { client } = this.host;
+    const { shared } = this.daemon;
+    const broken = (): boolean => shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0;
+    for (let tries = 0; tries < 5; tries++) {
+      this.heal();
+      if (!broken()) this.writeAndFlush();
+      const { failed } = client.counts;
+      if (this.pump(this.daemon.names, 400) && !broken() && client.counts.failed === failed) return;
+    }
+  }
+
+  private writeAndFlush(): void {
+    const { host, rng } = this;
+    host.client.now('write', { device: rng.pick(host.shape.client.devices).nr, at: rng.below(500), count: 8 });
+    host.client.now('flush');
+  }
+
+  /** Lets these run until all is answered and applied; false where the rounds or the log's room end before. */
+  private pump(names: readonly string[], rounds: number): boolean {
+    const { host, daemon, rng } = this;
+    for (let i = 1; host.client.outstanding > 0 || daemon.applied < daemon.tail; i++) {
+      if (i === rounds || (i % 50 === 0 && !this.logHasRoom())) return false;
+      for (const name of names) daemon.step(name);
+      host.clock.advance(rng.pick([0.5, 2, 10]));
+    }
+    return true;
+  }
+
+  private logHasRoom(): boolean {
+    const { window, shared, log } = this.daemon;
+    const most = this.host.shape.client.largest * 512 + EDGES;
+    return new LogSpace(window, shared, log.ring, log.segment).admits(most);
+  }
+}
