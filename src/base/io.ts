@@ -9,7 +9,9 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as sys from './sys.js';
 import { ERRNO } from './errors.js';
+import { AioWriter } from './aiowrite.js';
 import type { IoVec, Mem } from './mem.js';
+import type { WriteList } from './writelist.js';
 
 /** `AREA:WHAT`, upper case, for example `REPLOG:WRITE`, `APPLY:LOCAL`, `SITE:STAGE-SYNC`. */
 export type IoCall = `${string}:${string}`;
@@ -37,6 +39,11 @@ export interface Io {
   pread(call: IoCall, fd: number, mem: Mem, off: number, len: number, pos: number): number;
   pwrite(call: IoCall, fd: number, mem: Mem, off: number, len: number, pos: number): number;
   pwritev(call: IoCall, fd: number, vec: IoVec, pos: number): number;
+  /**
+   * Does all writes of the list, any of them at the same time and in any order; their results stand in the list.
+   * Other writes go on where one fails.
+   */
+  pwriteMany(call: IoCall, list: WriteList): void;
   fdatasync(call: IoCall, fd: number): number;
   /** `mode` 0 allocates (and may grow), 3 discards, 17 zeroes, as of fallocate(2). */
   fallocate(call: IoCall, fd: number, mode: number, pos: number, len: number): number;
@@ -87,6 +94,17 @@ function infoOf(st: fs.Stats, fd: number): FileInfo {
   return { size: st.size, kind, id: `${st.dev}:${st.ino}`, allocated: st.blocks * 512 };
 }
 
+/** Writes that one thread has under way at most. */
+const DEPTH = 32;
+/** The thread's own; null where the kernel gave none. */
+let writer: AioWriter | null | undefined;
+
+/** One after the other, each under its name: what an Io does that cannot do several at once. */
+export function writeEach(io: Pick<Io, 'pwritev'>, call: IoCall, list: WriteList): void {
+  for (let i = 0; i < list.count; i++)
+    list.results[i] = io.pwritev(call, list.fds[i]!, list.vecs[i]!, list.positions[i]!);
+}
+
 /** The real thing. Interrupted calls are repeated; everything else is reported as it is. */
 export const realIo: Io = {
   open(_call, file, flags, mode = 0o600) {
@@ -135,6 +153,11 @@ export const realIo: Io = {
       const r = sys.pwritev(fd, vec.table.addr, vec.count, pos);
       if (r !== -ERRNO.EINTR) return r;
     }
+  },
+  pwriteMany(call, list) {
+    if (list.count > 1 && writer === undefined) writer = AioWriter.make(DEPTH) ?? null;
+    if (list.count > 1 && writer) writer.run(list);
+    else writeEach(this, call, list);
   },
   fdatasync: (_call, fd) => sys.fdatasync(fd),
   fallocate: (_call, fd, mode, pos, len) => sys.fallocate(fd, mode, pos, len),

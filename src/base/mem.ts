@@ -6,6 +6,22 @@ import * as sys from './sys.js';
 import { Defect } from './errors.js';
 import { setU64 } from './codec.js';
 
+/** Size of a large page, and what addresses must be multiples of to be mapped by one. */
+const HUGE = 2 << 20;
+const PAGE = 4096;
+
+/** Address space of `size` bytes from a multiple of HUGE on, to be mapped over. */
+function reserve(size: number): number {
+  const got = sys.mmap(0, size + HUGE, 0, sys.MAP_PRIVATE | sys.MAP_ANONYMOUS, -1, 0);
+  if (got === 0) throw new Defect(`reserving ${size} bytes failed`);
+  const base = Math.ceil(got / HUGE) * HUGE;
+  if (base > got) sys.munmap(got, base - got);
+  const end = base + Math.ceil(size / PAGE) * PAGE;
+  const rest = got + Math.ceil((size + HUGE) / PAGE) * PAGE - end;
+  if (rest > 0) sys.munmap(end, rest);
+  return base;
+}
+
 export class Mem {
   readonly addr: number;
   readonly size: number;
@@ -37,13 +53,27 @@ export class Mem {
   }
 
   /**
+   * Zeroed pages for bulk data, large ones where the kernel has them: direct I/O from memory of 4 KiB pages is
+   * cut into requests of at most `max_segments` pages (measured, virtio disk, 4 MiB writes: 2.4 against 5.8 GB/s).
+   */
+  static large(size: number): Mem {
+    const whole = Math.ceil(size / HUGE) * HUGE;
+    const addr = reserve(whole);
+    const flags = sys.MAP_PRIVATE | sys.MAP_ANONYMOUS | sys.MAP_FIXED;
+    if (sys.mmap(addr, whole, sys.PROT_READ_WRITE, flags, -1, 0) !== addr)
+      throw new Defect(`mmap of ${whole} bytes failed`);
+    // Where the kernel does not want to, small pages do.
+    sys.madvise(addr, whole, sys.MADV_HUGEPAGE);
+    return new Mem(addr, whole);
+  }
+
+  /**
    * Maps `plain` bytes of `fd` from 0, then its next `ring` bytes twice in a row: byte `plain + i` and byte
    * `plain + ring + i` of the result are the same byte. Both are multiples of the page size.
    */
   static mirrored(fd: number, plain: number, ring: number): Mem {
     const size = plain + 2 * ring;
-    const base = sys.mmap(0, size, 0, sys.MAP_PRIVATE | sys.MAP_ANONYMOUS, -1, 0);
-    if (base === 0) throw new Defect(`reserving ${size} bytes failed`);
+    const base = reserve(size);
     const fix = (at: number, length: number, off: number): void => {
       const flags = sys.MAP_SHARED | sys.MAP_FIXED | sys.MAP_POPULATE;
       if (sys.mmap(at, length, sys.PROT_READ_WRITE, flags, fd, off) !== at)
@@ -53,6 +83,22 @@ export class Mem {
     fix(base + plain, ring, plain);
     fix(base + plain + ring, ring, plain);
     return new Mem(base, size);
+  }
+
+  /**
+   * Makes the pages of a memfd large ones, as far as they fill them, before anyone maps it: the kernel then maps
+   * them so from the start. False where it does not (before 6.1, or no memory in one piece): small pages do.
+   */
+  static collapse(fd: number, size: number): boolean {
+    const whole = size - (size % HUGE);
+    if (whole === 0) return false;
+    const base = reserve(whole);
+    // Only pages that are there are gathered.
+    const flags = sys.MAP_SHARED | sys.MAP_FIXED | sys.MAP_POPULATE;
+    const mapped = sys.mmap(base, whole, sys.PROT_READ_WRITE, flags, fd, 0) === base;
+    const done = mapped && sys.madvise(base, whole, sys.MADV_COLLAPSE) >= 0;
+    sys.munmap(base, whole);
+    return done;
   }
 
   /** Memory that another thread of this process has mapped and keeps mapped. */

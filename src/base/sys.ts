@@ -33,6 +33,7 @@ const c = {
   eventfd: libc.func('int eventfd(unsigned int init, int flags)'),
   mmap: libc.func('void *mmap(void *addr, unsigned long len, int prot, int flags, int fd, long off)'),
   munmap: libc.func('int munmap(void *addr, unsigned long len)'),
+  madvise: libc.func('int madvise(void *addr, unsigned long len, int advice)'),
   memcpy: libc.func('void *memcpy(void *to, void *from, unsigned long n)'),
   memset: libc.func('void *memset(void *to, int byte, unsigned long n)'),
   syscall: libc.func('long syscall(long n, long a, long b, long c, long d, long e)'),
@@ -144,6 +145,7 @@ export const flock = rc(c.flock) as (fd: number, op: number) => number;
 export const mount = rc(c.mount) as (src: string, dir: string, type: string, flags: number, data: string) => number;
 export const umount2 = rc(c.umount2) as (dir: string, flags: number) => number;
 export const memfdCreate = rc(c.memfdCreate) as (name: string, flags: number) => number;
+export const madvise = rc(c.madvise) as (addr: number, len: number, advice: number) => number;
 export const munmap = rc(c.munmap) as (addr: number, len: number) => number;
 export const fsetxattr = rc(c.fsetxattr) as (
   fd: number,
@@ -218,6 +220,8 @@ export const MAP_PRIVATE = 2;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
+export const MADV_HUGEPAGE = 14;
+export const MADV_COLLAPSE = 25;
 
 /** Returns the address, or 0 on failure. */
 export function mmap(addr: number, len: number, prot: number, flags: number, fd: number, off: number): number {

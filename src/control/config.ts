@@ -17,6 +17,8 @@ export const DEFAULT_LOG_SIZE = GIB;
 export const DEFAULT_WINDOW_RING = 64 * MIB;
 export const DEFAULT_DEVICE_SIZE = GIB;
 export const DEFAULT_RPO_MS = 100;
+/** Longest time that a busy group puts its async sites off. */
+export const DEFAULT_DEFER_MS = 10_000;
 export const MIN_LOG_SIZE = 4 * MIB;
 /** Slinks are numbered 0…2047; 0 is the local site and stands in `devices[].local`. */
 export const MAX_SITE = 2047;
@@ -77,6 +79,11 @@ export interface SiteConfig {
   bandwidth: number;
   /** How long a shipper may gather writes before it sends them while the group is idle, milliseconds. */
   rpoMs: number;
+  /**
+   * For how long an async site without limits may be put off while the group is busy and the log has room,
+   * milliseconds; 0 = never. An rpoMs below the default means never as well.
+   */
+  deferMs: number;
   /** What only this type of site knows, by its own words (nbd: tls, …). */
   options: Record<string, string>;
 }
@@ -91,6 +98,7 @@ export const SITE_DEFAULTS: Omit<SiteConfig, 'nr' | 'type' | 'address'> = {
   syncTimeoutMs: 0,
   bandwidth: 0,
   rpoMs: DEFAULT_RPO_MS,
+  deferMs: DEFAULT_DEFER_MS,
   options: {},
 };
 
@@ -398,6 +406,7 @@ function readSite(s: Reader, base: string): SiteConfig {
     syncTimeoutMs: s.optional('syncTimeoutMs', 0, (k) => s.whole(k, 0, MAX_WAIT_MS)),
     bandwidth: s.optional('bandwidth', 0, (k) => s.whole(k, 0, Number.MAX_SAFE_INTEGER)),
     rpoMs: s.whole('rpoMs', 0, MAX_WAIT_MS),
+    deferMs: s.optional('deferMs', DEFAULT_DEFER_MS, (k) => s.whole(k, 0, MAX_WAIT_MS)),
     options: s.optional('options', {}, (k) => s.names(k, (inner, name) => inner.text(name))),
   };
   if (paths && (site.address === '') === (Object.keys(site.map).length === 0))

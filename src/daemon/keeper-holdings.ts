@@ -1,6 +1,7 @@
 /** How a keeper comes by what it holds: from the kernel when it mounts, or from a daemon whose keeper died. */
 import * as fs from 'node:fs';
 import { RepError, errnoText } from '../base/errors.js';
+import { Mem } from '../base/mem.js';
 import * as sys from '../base/sys.js';
 import { DAEMON_FD, processStart, readRun, type KeeperConfig } from '../control/keeper-client.js';
 import { handshake, type Negotiated } from '../fuse/init.js';
@@ -77,6 +78,9 @@ function makeWindow(config: KeeperConfig): number {
   const size = windowShape(config.windowRing).size;
   if (window < 0 || sys.ftruncate(window, size) < 0)
     throw new RepError('ENOMEM', `no memory for a window of ${size} bytes; choose a smaller one`);
+  // Before any daemon has it mapped: one killed while it reads into a page that is on the move ends the request
+  // with EIO.
+  Mem.collapse(window, size);
   return window;
 }
 

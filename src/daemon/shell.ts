@@ -88,6 +88,8 @@ export interface Runner {
   bell: Bell;
   /** True where a step would find nothing to do. */
   idle(): boolean;
+  /** True where what becomes durable is no news to it: it then looks around by itself every few milliseconds. */
+  dozes?(): boolean;
   /** Asked while it is at rest: true = its work is done for good. */
   finished(): boolean;
   /** After every step. */
@@ -100,6 +102,9 @@ export interface Runner {
 
 /** Longest sleep: bounds what a lost wake-up could cost. */
 const LONGEST_SLEEP_MS = 1000;
+
+/** How long news of other kinds may wait for a machine that dozes. */
+const DOZE_MS = 20;
 
 /** Steps without rest after which messages are looked for. */
 const LOOK_EVERY = 64;
@@ -152,7 +157,8 @@ function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
     if (runner.finished()) return;
     // Messages are looked for once more behind the raised flag: a ring that came before it wakes nobody.
     const rest = Math.min(runner.rest?.(ms) ?? ms, LONGEST_SLEEP_MS);
-    bell.sleep(() => !fetch() && !stopped && runner.idle(), rest);
+    if (runner.dozes?.() === true) bell.doze(Math.min(rest, DOZE_MS));
+    else bell.sleep(() => !fetch() && !stopped && runner.idle(), rest);
   }
 }
 

@@ -6,8 +6,9 @@ import { LogFile } from '../replog/logfile.js';
 import { LinkMeter } from '../replog/meters.js';
 import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
+import { DEFAULT_RPO_MS, hasLimit, type SiteConfig } from '../control/config.js';
 import { productTypes } from '../control/types.js';
-import { Shipper } from '../slink/shipper.js';
+import { Shipper, type ShipperOptions } from '../slink/shipper.js';
 import { makeSite } from './make-site.js';
 import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
@@ -41,6 +42,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       paused: start.paused,
       rpoMs: start.site.rpoMs,
       bandwidth: start.site.bandwidth,
+      ...deferralOf(start.site),
     },
   );
   return {
@@ -51,13 +53,17 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     stepped: () => {
       if ((shared.load(SH.SWITCHES + data.link) & 1) === 1) ringData(data.bellFd);
     },
+    dozes: () => shipper.dozes,
     // It ends when main says so: main bounds how long a site is waited for.
     finished: () => false,
     take: (message) => {
       if (message.t === 'pause') shipper.pause();
       if (message.t === 'resume') shipper.resume();
       if (message.t === 'retry') shipper.retry();
-      if (message.t === 'site') shipper.configure(message.site.rpoMs, message.site.bandwidth);
+      if (message.t === 'site') {
+        const { rpoMs, bandwidth } = message.site;
+        shipper.configure(rpoMs, bandwidth, deferralOf(message.site).defer);
+      }
     },
     close: () => {
       shipper.close();
@@ -66,3 +72,12 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     },
   };
 });
+
+/** Part of the log's ring in use from which on nothing is put off. */
+const DEFER_SHARE = 0.5;
+
+/** Whoever asked for a short lag, or for a bound on it, gets it under load too. */
+function deferralOf(site: SiteConfig): Pick<ShipperOptions, 'defer'> {
+  const bound = site.policy === 'sync' || site.stall || hasLimit(site.fallBehind) || site.rpoMs < DEFAULT_RPO_MS;
+  return bound || site.bandwidth > 0 ? {} : { defer: { ms: site.deferMs, share: DEFER_SHARE } };
+}

@@ -110,7 +110,7 @@ export class LogReader {
   constructor(log: LogFile, options: { chunk?: number } = {}) {
     this.log = log;
     this.chunk = Math.min(options.chunk ?? MAX_BATCH, log.segment);
-    const mem = Mem.lazy(Math.max(this.chunk, Math.min(MAX_BATCH, log.segment)));
+    const mem = Mem.large(Math.max(this.chunk, Math.min(MAX_BATCH, log.segment)));
     this.mem = mem;
     this.batch = {
       pos: 0,

@@ -228,4 +228,9 @@ export class Bell {
     if (idle()) Atomics.wait(this.words, this.at, seen, ms);
     Atomics.store(this.words, this.at + 1, 0);
   }
+
+  /** Owner: sleeps for `ms` and is not to be woken. */
+  doze(ms: number): void {
+    Atomics.wait(this.words, this.at, Atomics.load(this.words, this.at), ms);
+  }
 }

@@ -42,7 +42,7 @@ export class ShipBatch {
 
   constructor() {
     this.payloadAt = batchHeaderBytes(SHIP_RECORDS);
-    this.mem = Mem.lazy(this.payloadAt + SHIP_BYTES);
+    this.mem = Mem.large(this.payloadAt + SHIP_BYTES);
   }
 
   close(): void {

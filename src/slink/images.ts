@@ -25,9 +25,13 @@ import {
   O_RDWR,
 } from '../base/sys.js';
 import { BLOCK, KIB, MIB, SECTOR, formatSize } from '../base/units.js';
+import { WriteList } from '../base/writelist.js';
 
 /** Runs from this size on go past the page cache (prototype: best of 16, 64 and 256 KiB). */
 export const DIRECT_FROM = 64 * KIB;
+
+/** Long runs that are under way at once. */
+const QUEUE = 32;
 
 /** First word of the names of I/O calls: `APPLY` for slink 0, `SITE` for a folder site. */
 export type ImageArea = 'APPLY' | 'SITE';
@@ -200,6 +204,9 @@ export class ImageSet {
   private readonly gone = new Set<number>();
   private readonly dirty: Image[] = [];
   private last: Image | undefined;
+  /** Direct writes that were queued and not begun. */
+  private readonly queued = new WriteList(QUEUE);
+  private readonly queuedFor: Image[] = [];
 
   constructor(io: Io, area: ImageArea, options: { direct?: boolean } = {}) {
     this.io = io;
@@ -313,13 +320,53 @@ export class ImageSet {
     return rc < 0 ? this.fail(rc, image) : 0;
   }
 
+  /**
+   * Like `write`, but a long run may be only queued: `settle` says whether all of them are done. Until then the
+   * memory behind `vec` stays as it is, and nothing that overlaps may be written.
+   */
+  queue(nr: number, offset: number, vec: IoVec): number {
+    const image = this.find(nr);
+    const long = image !== undefined && vec.total >= DIRECT_FROM && offset + vec.total <= image.size;
+    if (!long || image.directFd < 0 || !aligned(offset, vec, image.memoryAlign)) return this.write(nr, offset, vec);
+    if (!this.queued.takes(vec.count)) {
+      const rc = this.settle();
+      if (rc < 0 || !this.queued.takes(vec.count)) return rc < 0 ? rc : this.write(nr, offset, vec);
+    }
+    this.touch(image);
+    this.unsynced += vec.total;
+    this.queuedFor[this.queued.add(image.directFd, offset, vec)] = image;
+    return 0;
+  }
+
+  /** Does what was queued: 0, or the negative errno of one that failed. */
+  settle(): number {
+    const { queued, queuedFor } = this;
+    if (queued.count === 0) return 0;
+    this.io.pwriteMany(this.calls.direct, queued);
+    let failed = 0;
+    for (let i = 0; i < queued.count; i++) {
+      const vec = queued.vecs[i]!;
+      // Refused or cut short: alone, it is written another way, or brings out the reason.
+      if (queued.results[i] === vec.total) continue;
+      const rc = this.write(queuedFor[i]!.nr, queued.positions[i]!, vec);
+      if (rc < 0) failed = rc;
+    }
+    queued.clear();
+    return failed;
+  }
+
+  /** Forgets what was queued: the batch has failed and will be applied again. */
+  abandon(): void {
+    this.queued.clear();
+  }
+
   /** Direct I/O was refused: for memory that is aligned to sectors only, or (some file systems) altogether. */
   private learn(image: Image, vec: IoVec, rc: number): void {
     if (rc === -ERRNO.EINVAL && image.memoryAlign < BLOCK && !aligned(0, vec, BLOCK)) {
       image.memoryAlign = BLOCK;
       return;
     }
-    this.io.close(this.calls.close, image.directFd);
+    if (image.directFd >= 0) this.io.close(this.calls.close, image.directFd);
     image.directFd = -1;
   }
 
@@ -405,6 +452,7 @@ export class ImageSet {
 
   /** Closes one image or all; nothing is synced. */
   close(nr?: number): void {
+    this.queued.clear();
     for (const image of nr === undefined ? [...this.byNr.values()] : [this.byNr.get(nr)]) {
       if (image === undefined) continue;
       this.io.close(this.calls.close, image.fd);

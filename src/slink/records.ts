@@ -34,6 +34,10 @@ export interface RecordTarget {
    * begins. Left out by targets whose calls are done when they return.
    */
   settle?(): number;
+  /** Like `write`, but it may be only begun until `settle`; `write` is used where there is none. */
+  queue?(nr: number, offset: number, vec: IoVec): number;
+  /** One of them has failed: those not begun are forgotten, all of the batch is applied again. */
+  abandon?(): void;
   /** Slink 0: no record of the device follows. */
   retire?(nr: number): void;
 }
@@ -132,8 +136,11 @@ export class RecordSink {
     this.bytes = 0;
     plan.seal();
     while (plan.nextRun()) {
-      const rc = images.write(plan.device, plan.offset, plan.vec);
-      if (rc < 0) return rc;
+      const rc = images.queue?.(plan.device, plan.offset, plan.vec) ?? images.write(plan.device, plan.offset, plan.vec);
+      if (rc < 0) {
+        images.abandon?.();
+        return rc;
+      }
     }
     return images.settle?.() ?? 0;
   }

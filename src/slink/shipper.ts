@@ -26,6 +26,7 @@ import { S_RECORD, W, type Window } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
 import { SHIP_BYTES, SHIP_RECORDS, ShipBatch } from './batch.js';
 import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteOpen } from './contract.js';
+import { Deferral, type DeferOptions } from './deferral.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
@@ -60,6 +61,8 @@ export interface ShipperOptions {
   paused?: boolean;
   /** How long an async site may wait for a larger batch; 0 sends at once. Default 100. */
   rpoMs?: number;
+  /** Lets the site lag beyond `rpoMs` while the group is busy and the log has room; left out: never. */
+  defer?: DeferOptions;
   /** How often a site that failed is tried again, and one that is open is looked at. Default 15 000. */
   probeMs?: number;
   /** Idle time after which the site is flushed. Default 1000. */
@@ -79,7 +82,7 @@ export class Shipper implements Machine {
   readonly cursor: SiteCursor;
 
   private readonly parts: ShipperParts;
-  private readonly options: Required<ShipperOptions>;
+  private readonly options: Required<Omit<ShipperOptions, 'defer'>>;
   private readonly bandwidth: Bandwidth;
   private readonly committer: Bell;
   private readonly batch: ShipBatch;
@@ -97,8 +100,7 @@ export class Shipper implements Machine {
   private seen: number;
   private probeAt = 0;
   private lastWriteAt = 0;
-  /** When durable records were first seen behind the cursor; -1 = there are none. */
-  private pendingAt = -1;
+  private readonly deferral: Deferral;
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
   private told: { pos: number; at: number };
@@ -116,6 +118,7 @@ export class Shipper implements Machine {
     this.committer = parts.shared.bell(SH.BELL_COMMIT);
     this.cursor = { ...options.cursor };
     this.batch = new ShipBatch();
+    this.deferral = new Deferral(this.options.rpoMs, parts.log.ring, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
     this.durable = parts.window.tailSeq() ?? options.cursor.seq;
@@ -131,8 +134,9 @@ export class Shipper implements Machine {
   }
 
   /** Settings that may change while it runs. */
-  configure(rpoMs: number, bandwidth: number): void {
+  configure(rpoMs: number, bandwidth: number, defer?: DeferOptions): void {
     this.options.rpoMs = rpoMs;
+    this.deferral.configure(rpoMs, defer);
     if (bandwidth !== this.options.bandwidth) this.bandwidth.limit(bandwidth);
     this.options.bandwidth = bandwidth;
   }
@@ -176,15 +180,21 @@ export class Shipper implements Machine {
     return this.parts.window.seqOf(W.DURABLE, this.seen) === this.seen;
   }
 
+  /** True while it puts its work off and need not be woken for what becomes durable. */
+  get dozes(): boolean {
+    return this.opened && !this.paused && this.deferral.active;
+  }
+
   step(): number {
-    const { clock, shared } = this.parts;
+    const { clock, shared, window } = this.parts;
     const now = clock.monoMs();
     this.lookAtDurable();
     this.seen = this.durable;
     const ask = shared.load(SH.SYNC_ASK);
     if (ask !== this.asked) {
       this.asked = ask;
-      this.hurryTo = this.durable + 1;
+      // Whoever asks means what is written, not only what is durable by now.
+      this.hurryTo = window.seqOf(W.TAIL, this.durable) + 1;
     }
     if (this.paused) {
       this.tellCursor(now, true);
@@ -225,7 +235,7 @@ export class Shipper implements Machine {
     this.opened = true;
     this.parts.meter?.opened();
     this.fresh = false;
-    this.pendingAt = -1;
+    this.deferral.sent();
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(0);
@@ -325,10 +335,13 @@ export class Shipper implements Machine {
   // --- shipping --------------------------------------------------------------------------------------------
 
   private ship(now: number): number {
-    if (this.pendingAt < 0) this.pendingAt = now;
-    const wait = this.pendingAt + this.options.rpoMs - now;
-    const enough = this.durablePos - this.cursor.pos >= SHIP_BYTES;
-    if (wait > 0 && !enough && this.hurryTo <= this.cursor.seq && !this.wanted) return wait;
+    const { durablePos, cursor, deferral } = this;
+    const { shared } = this.parts;
+    if (this.hurryTo > cursor.seq || this.wanted || shared.load(SH.CLOSING) !== 0) deferral.stop();
+    else {
+      const wait = deferral.wait(now, durablePos, durablePos - cursor.pos, durablePos - shared.logHead);
+      if (wait > 0) return wait;
+    }
     const owed = this.bandwidth.wait();
     if (owed > 0) return owed;
     const near = this.fromWindow();
@@ -357,7 +370,7 @@ export class Shipper implements Machine {
     batch.end(cursor);
     this.bandwidth.spent(batch.bytes + batch.records * RECORD_HEADER);
     this.lastWriteAt = this.parts.clock.monoMs();
-    this.pendingAt = -1;
+    this.deferral.sent();
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(batch.bytes);
@@ -485,7 +498,7 @@ export class Shipper implements Machine {
   /** All is confirmed: tells the index, flushes the site, looks whether it is still there. */
   private rest(now: number): number {
     const { site } = this.parts;
-    this.pendingAt = -1;
+    this.deferral.sent();
     this.tellCursor(now, true);
     this.setState('connected', '');
     let wait = this.probeAt - now;
@@ -495,7 +508,7 @@ export class Shipper implements Machine {
         if (site.flush() < 0) return this.fail(site.reason);
       } else wait = Math.min(wait, due);
     }
-    this.hurryTo = 0;
+    if (this.hurryTo <= this.cursor.seq + 1) this.hurryTo = 0;
     if (now >= this.probeAt) {
       if (site.probe() < 0) return this.fail(site.reason);
       this.probeAt = now + this.options.probeMs;

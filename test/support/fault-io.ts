@@ -2,8 +2,9 @@
  * An Io that fails in exactly one place: the nth call of a given name returns an errno, is cut short, or is the
  * last one this process makes. Everything else goes to the Io below.
  */
-import type { FileInfo, Io, IoCall } from '../../src/base/io.js';
+import { writeEach, type FileInfo, type Io, type IoCall } from '../../src/base/io.js';
 import type { IoVec, Mem } from '../../src/base/mem.js';
+import type { WriteList } from '../../src/base/writelist.js';
 
 /** The process is gone. Machines must not catch it. */
 export class Crash extends Error {
@@ -65,6 +66,7 @@ export class FaultIo implements Io {
     this.run(call, (most) =>
       most < vec.total ? this.writeSome(call, fd, vec, pos, most) : this.below.pwritev(call, fd, vec, pos),
     );
+  pwriteMany = (call: IoCall, list: WriteList): void => writeEach(this, call, list);
   fdatasync = (call: IoCall, fd: number): number => this.run(call, () => this.below.fdatasync(call, fd));
   fallocate = (call: IoCall, fd: number, mode: number, pos: number, len: number): number =>
     this.run(call, () => this.below.fallocate(call, fd, mode, pos, len));

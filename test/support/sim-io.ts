@@ -7,6 +7,7 @@ import { ERRNO } from '../../src/base/errors.js';
 import type { FileInfo, Io, IoCall } from '../../src/base/io.js';
 import type { IoVec, Mem } from '../../src/base/mem.js';
 import { O_CREAT, O_DIRECT, O_EXCL } from '../../src/base/sys.js';
+import type { WriteList } from '../../src/base/writelist.js';
 import type { SimDisk, SimFile } from './sim-disk.js';
 import type { Rng } from './sim-random.js';
 
@@ -278,6 +279,16 @@ export class SimIo implements Io {
       file.write(pos, bytes.subarray(0, done), true);
       return done;
     });
+  }
+
+  /** In any order; a death in between leaves any subset done, one of them torn. */
+  pwriteMany(call: IoCall, list: WriteList): void {
+    const order = Array.from({ length: list.count }, (_, i) => i);
+    for (let i = order.length - 1; i > 0; i--) {
+      const k = this.world.rng.below(i + 1);
+      [order[i], order[k]] = [order[k]!, order[i]!];
+    }
+    for (const i of order) list.results[i] = this.pwritev(call, list.fds[i]!, list.vecs[i]!, list.positions[i]!);
   }
 
   fdatasync(call: IoCall, fd: number): number {

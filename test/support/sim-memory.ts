@@ -24,6 +24,7 @@ function noted(mem: Mem): Mem {
 Mem.anon = (size) => noted(real.anon(size));
 // Populating pages that nobody touches is most of the cost of starting a simulated process.
 Mem.lazy = (size) => noted(real.lazy(size));
+Mem.large = Mem.lazy;
 Mem.prototype.unmap = function (this: Mem): void {
   registry.unregister(this);
   real.unmap.call(this);

@@ -174,6 +174,47 @@ describe('ImageSet', () => {
     assert.equal(readFileSync(file)[100_000], 3);
   });
 
+  it('queued runs are in the image when they are finished, refused and short ones too', () => {
+    open();
+    mem.u8.fill(0);
+    const put = (at: number, fill: number): number => {
+      mem.u8.fill(fill, at, at + DIRECT_FROM);
+      vec.clear();
+      vec.add(mem, at, DIRECT_FROM);
+      return images.queue(0, 2 * at, vec);
+    };
+    let n = 0;
+    faults.rule = (call, _n, method) => {
+      if (call !== 'APPLY:DIRECT' || method !== 'pwritev') return undefined;
+      n++;
+      return n === 2 ? { errno: ERRNO.EAGAIN } : undefined;
+    };
+    for (let i = 0; i < 4; i++) assert.equal(put(i * DIRECT_FROM, 10 + i), 0);
+    assert.equal(n, 0, 'nothing is begun before');
+    assert.equal(images.settle(), 0);
+    assert.equal(n, 5, 'the one that failed was tried alone');
+    const back = readFileSync(file);
+    for (let i = 0; i < 4; i++) assert.equal(back[2 * i * DIRECT_FROM + 5], 10 + i);
+    assert.equal(images.settle(), 0, 'and then there is nothing left');
+    assert.equal(n, 5);
+  });
+
+  it('! a queued run that fails is an error of the image, and what is abandoned is never written', () => {
+    open();
+    faults.rule = failing('APPLY:DIRECT', ERRNO.EIO);
+    mem.u8.fill(9, 0, DIRECT_FROM);
+    vec.clear();
+    vec.add(mem, 0, DIRECT_FROM);
+    assert.equal(images.queue(0, 0, vec), 0);
+    assert.equal(images.settle(), -ERRNO.EIO);
+    assert.equal(images.failedFile, file);
+    faults.rule = undefined;
+    assert.equal(images.queue(0, 0, vec), 0);
+    images.abandon();
+    assert.equal(images.settle(), 0);
+    assert.equal(readFileSync(file)[0], 0);
+  });
+
   it('writes what a short write left over', () => {
     open();
     let cut = true;

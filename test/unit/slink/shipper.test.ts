@@ -183,6 +183,33 @@ describe('Shipper', () => {
     check();
   });
 
+  it('puts a busy group off where it may, and ends that for whoever asks, also for what is not durable yet', () => {
+    rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
+    start({ rpoMs: 100, defer: { ms: 10_000, share: 0.5 } });
+    settle();
+    const from = shipper.cursor.seq;
+    const load = (): void => {
+      for (let i = 0; i < 9; i++) write((i % 2) * 512 * KIB, 512 * KIB, i + 1);
+      rig.settle();
+      forget();
+      run();
+    };
+    load();
+    rig.clock.ms += 100;
+    load();
+    rig.clock.ms += 100;
+    assert.equal(shipper.cursor.seq, from, 'two RPOs have passed');
+    assert.equal(shipper.dozes, true);
+    assert.ok(shipper.lagBytes > 8 * MIB, 'and it does not hide that');
+    write(0, 4096, 200);
+    rig.shared.bump(SH.SYNC_ASK);
+    run();
+    assert.equal(shipper.dozes, false);
+    rig.settle();
+    run();
+    check();
+  });
+
   it('a full batch does not wait', () => {
     rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
     start({ rpoMs: 1_000_000 });

@@ -2,7 +2,8 @@
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setU64 } from '../../../src/base/codec.js';
-import { realIo, type Io, type IoCall } from '../../../src/base/io.js';
+import { realIo, writeEach, type Io, type IoCall } from '../../../src/base/io.js';
+import type { WriteList } from '../../../src/base/writelist.js';
 import { KIB } from '../../../src/base/units.js';
 import {
   BATCH_HEADER,
@@ -65,6 +66,7 @@ export class FaultIo {
       const real = realIo[method] as unknown as (...args: unknown[]) => unknown;
       wrapped[method] = (...args: unknown[]) => this.through(method, real, args);
     }
+    wrapped['pwriteMany'] = (call: IoCall, list: WriteList) => writeEach(this.io, call, list);
     this.io = wrapped as unknown as Io;
   }
 
