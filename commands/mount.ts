@@ -39,6 +39,11 @@ export default class Mount extends RepCommand {
       helpValue: 'FILE',
       exclusive: ['size', 'log-size', 'durability'],
     }),
+    plugin: Flags.string({
+      description: 'a file or package that brings site types, kept with the group; may be given several times',
+      helpValue: 'FILE',
+      multiple: true,
+    }),
     transport: Flags.string({
       description: 'how the tree is served; auto: by the kernel transport where it mounts, else by fuse-native',
       options: ['auto', 'kernel', 'fuse-native'],
@@ -59,6 +64,7 @@ export default class Mount extends RepCommand {
         size: flags.size,
         logSize: flags['log-size'],
         table: flags.table,
+        plugins: flags.plugin ?? [],
         durability: durability === 'flush' || durability === 'write' ? durability : undefined,
         transport: flags.transport === 'kernel' || flags.transport === 'fuse-native' ? flags.transport : 'auto',
       },

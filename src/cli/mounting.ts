@@ -25,17 +25,21 @@ import { createGroup, type CreateOptions } from '../control/create.js';
 import { adoptIfOrphaned, LOG_FILE, startKeeper, type RunState, type Started } from '../control/keeper-client.js';
 import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
 import { groupDir, groupFiles, stateRoot } from '../control/state.js';
+import { loadPlugins } from '../control/plugins.js';
 import { productTypes } from '../control/types.js';
 import { checkUserMount, WITHOUT_OTHERS } from '../fuse/fusermount.js';
 import { listMounts, mayMountItself, openFuse, prepareMountPoint } from '../fuse/mount.js';
 import type { Transport, TransportChoice } from '../fuse/transport.js';
+import { pluginName } from '../registry/plugins.js';
+import type { Registry } from '../registry/registry.js';
 import { maxPayloadFor } from '../replog/format.js';
 import { headerError, logGeometry, openLogPath, readHeaderOf } from '../replog/logfile.js';
+import { SLINK } from '../slink/types.js';
 import { interruptible, Interrupted, usage } from './base.js';
 import { findServed } from './locate.js';
 import { beforehand, entriesOf, missingFolders, removeFolders, removeGroup } from './making.js';
 import { columns, formatSeconds, Progress } from './output.js';
-import { checkTable, planTable, readTable, type ReadTable } from './tables.js';
+import { checkTable, planTable, readTable, readTableText, type TableText } from './tables.js';
 import { withdraw, type Voice } from './unmounting.js';
 
 export interface MountOptions {
@@ -47,6 +51,8 @@ export interface MountOptions {
   readonly durability: Durability | undefined;
   /** A file of table lines, or `-`. */
   readonly table: string | undefined;
+  /** Files and packages, in their order. */
+  readonly plugins: readonly string[];
   readonly transport: TransportChoice;
 }
 
@@ -67,15 +73,19 @@ export interface Mounted {
 const DAEMON_SCRIPT = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 
 export async function mountGroup(options: MountOptions, voice: Voice): Promise<Mounted> {
-  const types = productTypes();
-  const table = options.table === undefined ? undefined : readTable(options.table, types);
-  const name = groupName(options, table);
+  const text = options.table === undefined ? undefined : readTableText(options.table);
+  const name = groupName(options, text);
   const state = groupDir(options.state ?? stateRoot(), name);
   const adopted = await adoptThere(options.dir, state, voice);
   if (adopted !== undefined) return adopted;
   const existing = fs.existsSync(groupFiles(state).config) ? loadConfig(state) : undefined;
+  const plugins = [...new Set([...(existing?.plugins ?? []), ...options.plugins.map((word) => pluginName(word))])];
+  const types = productTypes();
+  await loadPlugins(types, plugins);
+  const table = text === undefined ? undefined : readTable(text, types);
   if (existing !== undefined) {
     refuseContradictions(options, existing, state);
+    checkTypes(existing, types, state);
     if (table !== undefined) checkTable(table, existing, state);
   }
   mayMount(options.dir);
@@ -83,10 +93,11 @@ export async function mountGroup(options: MountOptions, voice: Voice): Promise<M
   const mountpoint = prepareMountPoint(options.dir);
   try {
     return await interruptible(async (stop) => {
-      if (existing !== undefined) return mountExisting(mountpoint, state, existing, options, voice, stop);
+      if (existing !== undefined)
+        return mountExisting(mountpoint, state, { ...existing, plugins }, options, voice, stop);
       if (table === undefined)
-        return mountNew(mountpoint, state, newConfig(state, name, options), options, voice, stop);
-      const plan = await planTable(table, types, name, [], stop);
+        return mountNew(mountpoint, state, newConfig(state, name, plugins, options), options, voice, stop);
+      const plan = await planTable(table, types, name, plugins, stop);
       return plan.logIsThere
         ? mountLog(mountpoint, state, plan.config, options, voice, stop)
         : mountNew(mountpoint, state, plan.config, options, voice, stop, { mode: table.group.log.mode as 'auto' });
@@ -124,8 +135,8 @@ async function adoptThere(dir: string, state: string, voice: Voice): Promise<Mou
 }
 
 /** What the options, or the table's lines, call the group. */
-function groupName(options: MountOptions, table: ReadTable | undefined): string {
-  const said = table?.group.name;
+function groupName(options: MountOptions, table: TableText | undefined): string {
+  const said = table?.name;
   if (options.group !== undefined && said !== undefined && said !== options.group)
     throw new RepError(
       'ENOENT',
@@ -140,12 +151,25 @@ function groupName(options: MountOptions, table: ReadTable | undefined): string 
   return name;
 }
 
-function newConfig(state: string, name: string, options: MountOptions): GroupConfig {
+function newConfig(state: string, name: string, plugins: string[], options: MountOptions): GroupConfig {
   const config = defaultConfig(state, randomBytes(16).toString('hex'), name);
   config.durability = options.durability ?? config.durability;
+  config.plugins = plugins;
   config.log.size = options.logSize ?? DEFAULT_LOG_SIZE;
   config.devices[0]!.size = options.size ?? DEFAULT_DEVICE_SIZE;
   return config;
+}
+
+/** A site of a type that nobody brings could only fail. */
+function checkTypes(config: GroupConfig, types: Registry, state: string): void {
+  for (const { nr, type } of config.sites) {
+    if (types.peek(SLINK, type) !== undefined) continue;
+    const known = types.list(SLINK)?.join(', ') ?? 'none';
+    throw new RepError(
+      'ENOENT',
+      `${state}: site ${nr}: type "${type}" is not registered, there is ${known}; name its plug-in with --plugin`,
+    );
+  }
 }
 
 async function mountNew(
@@ -246,6 +270,8 @@ async function mountExisting(
   const lock = lockGroup(state);
   try {
     checkFiles(config);
+    // A plug-in that was named is the group's from now on.
+    if (config.plugins.length > loadConfig(state).plugins.length) saveConfig(state, config);
     const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     voice.say(`mounted ${mountpoint}`);
     sayTransport(started, options.transport, voice);

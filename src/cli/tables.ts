@@ -19,7 +19,7 @@ import { formatSize } from '../base/units.js';
 import type { DeviceConfig, GroupConfig } from '../control/config.js';
 import { lockHolder } from '../control/lock.js';
 import { checkSameGroup, tableConfig } from '../control/table-group.js';
-import { parseTable, type TableGroup } from '../control/table-parse.js';
+import { parseTable, tableName, type TableGroup } from '../control/table-parse.js';
 import { listMounts } from '../fuse/mount.js';
 import type { Registry } from '../registry/registry.js';
 import { inspectLog } from '../replog/logcreate.js';
@@ -40,16 +40,26 @@ export interface TablePlan {
   readonly logIsThere: boolean;
 }
 
+/** The text of a table, and what it calls its group. */
+export interface TableText {
+  readonly source: string;
+  readonly text: string;
+  readonly name: string | undefined;
+}
+
 /** `-` is standard input. */
-export function readTable(file: string, types: Registry): ReadTable {
+export function readTableText(file: string): TableText {
   const source = file === '-' ? 'standard input' : file;
-  let text: string;
   try {
-    text = fs.readFileSync(file === '-' ? 0 : file, 'utf8');
+    const text = fs.readFileSync(file === '-' ? 0 : file, 'utf8');
+    return { source, text, name: tableName(text) };
   } catch (cause) {
     const { errno = -5 } = cause as NodeJS.ErrnoException;
     throw ioError(errno, 'reading the table', source);
   }
+}
+
+export function readTable({ source, text }: TableText, types: Registry): ReadTable {
   return { source, group: parseTable(text, types, source) };
 }
 

@@ -102,6 +102,8 @@ export interface GroupFacts {
   statistics: StatisticsFacts;
   sites: SiteFacts[];
   failures: { at: string; what: string }[];
+  /** Names of the registered types by class. */
+  types: Record<string, string[]>;
 }
 
 export function buildStatus(f: GroupFacts): StatusJson {
@@ -165,6 +167,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
       ...deviceCounts(f.statistics.devices.get(d.nr)),
     })),
     connections: f.sites.map((site) => siteStatus(f, site)),
+    types: f.types,
     failures: f.failures,
   };
 }

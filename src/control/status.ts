@@ -41,6 +41,8 @@ export interface StatusJson {
   devices: DeviceStatus[];
   /** One per site (slink 1 and up). */
   connections: SiteStatus[];
+  /** Registered types by class, newest first. */
+  types: Record<string, string[]>;
   /** What went wrong since the daemon started, newest last, at most 16. */
   failures: { at: string; what: string }[];
 }

@@ -81,6 +81,18 @@ export function parseTable(text: string, types: Registry, source: string): Table
   return new Parser(types).group(control, disks, source);
 }
 
+/** What the lines call the group, as far as that can be told without the types they need. */
+export function tableName(text: string): string | undefined {
+  let said: string | undefined;
+  for (const { words } of splitTable(text)) {
+    const at = words[0]!.endsWith(':') ? 1 : 0;
+    if (words[at + 2] === 'replicator' && at === 1) return words[0]!.slice(0, -1);
+    const word = words[at + 2] === 'replicator-dev' ? words[at + 3] : undefined;
+    said ??= word?.slice(word.lastIndexOf('/') + 1);
+  }
+  return said;
+}
+
 class Parser {
   private readonly types: Registry;
   private readonly links = new Map<number, TableLink>();

@@ -52,6 +52,7 @@ export interface GatherParts {
   localFile: string;
   statistics: StatisticsFacts;
   failures: GroupFacts['failures'];
+  types: GroupFacts['types'];
 }
 
 /**
@@ -128,5 +129,6 @@ export function gather(p: GatherParts): GroupFacts {
     statistics: p.statistics,
     sites: p.links.map((link) => siteFacts(link, sight)),
     failures: p.failures,
+    types: p.types,
   };
 }

@@ -10,7 +10,7 @@ import { RepError } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { loadConfig } from '../control/config.js';
 import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
-import { productTypes } from '../control/types.js';
+import { daemonTypes } from '../control/plugins.js';
 import { MAX_LINK_THREADS, SH, Shared } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { Channel } from './channel.js';
@@ -57,6 +57,15 @@ function beat(): void {
   window.words[W.BEAT_MAIN]!++;
 }
 
+/** Plug-ins of the group: they change only while it is not mounted. */
+function groupPlugins(): string[] {
+  try {
+    return loadConfig(config.groupDir).plugins;
+  } catch {
+    return [];
+  }
+}
+
 /** Links are counted when the threads are made; a spare finds out at `go` whether that still holds. */
 function countSites(): number {
   try {
@@ -70,7 +79,8 @@ function startThreads(): Threads {
   const common = { shared: shared.buffer, windowAt: window.mem.addr, windowRing: config.windowRing };
   const fuseFd = DAEMON_FD.FUSE;
   const dataWith: DataWorkerData = { ...common, fuseFd, bellFd, maxWrite: config.negotiated.maxWrite };
-  const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, link });
+  const plugins = groupPlugins();
+  const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, plugins, link });
   const ship = (i: number): Thread<ShipStart | ToShell, FromShip> =>
     new Thread(`ship ${i}`, './ship.js', shellWith(i), shared.bell(SH.BELL_LINKS + 2 * i));
   let data: Threads['data'];
@@ -131,6 +141,7 @@ async function main(): Promise<void> {
   });
 
   const threads = startThreads();
+  const types = await daemonTypes(groupPlugins(), log);
   if (config.spare) {
     await Promise.all([threads.data.up, threads.commit.up, threads.apply.up, ...threads.ships.map((s) => s.up)]);
     await channel.send({ type: 'ready' });
@@ -140,7 +151,7 @@ async function main(): Promise<void> {
   setInterval(beat, BEAT_MS);
   const started = performance.now();
   try {
-    const opened = openGroup(config.groupDir, productTypes(), window, { beat, say: log });
+    const opened = openGroup(config.groupDir, types, window, { beat, say: log });
     for (const note of opened.notes) log(note);
     group = new Group(config, opened, threads, { window, shared, keeper: () => keeper, channel });
     await group.start();

@@ -21,6 +21,8 @@ export interface ShellWorkerData extends WorkerBase {
   fuseFd: number;
   /** eventfd of the data thread: rung where room was made while it waits for some. */
   bellFd: number;
+  /** Of the group, for those who make sites. */
+  plugins: readonly string[];
   /** Place of a shipper among the links; picks its bell. */
   link: number;
   /** Where the committer's answers go instead of to the kernel (fuse-native). */

@@ -1,14 +1,16 @@
 /** A shipper's thread: one per site, since a call to a site may hang for as long as its machine does. */
 import { workerData } from 'node:worker_threads';
 import { realClock } from '../base/clock.js';
+import { RepError } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { LogFile } from '../replog/logfile.js';
 import { LinkMeter } from '../replog/meters.js';
 import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
 import { DEFAULT_RPO_MS, hasLimit, type SiteConfig } from '../control/config.js';
-import { productTypes } from '../control/types.js';
+import { daemonTypes } from '../control/plugins.js';
 import { Shipper, type ShipperOptions } from '../slink/shipper.js';
+import { SLINK } from '../slink/types.js';
 import { makeSite } from './make-site.js';
 import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
@@ -16,9 +18,15 @@ const data = workerData as ShellWorkerData;
 const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 
+/** Why a plug-in is not there. */
+let failure = '';
+// Before anybody listens to messages: those that come meanwhile wait in the port.
+const types = await daemonTypes(data.plugins, (what) => (failure = what));
+
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
+  if (failure !== '' && types.peek(SLINK, start.site.type) === undefined) throw new RepError('ENOENT', failure);
   const log = LogFile.open(realIo, start.logPath, { readOnly: true });
-  const { site, put } = makeSite(productTypes(), start.site, realIo, realClock, start.around);
+  const { site, put } = makeSite(types, start.site, realIo, realClock, start.around);
   const shipper = new Shipper(
     {
       window,

@@ -10,9 +10,10 @@ export function checkSupported(config: GroupConfig, types: Registry, file: strin
     throw new RepError('EINVAL', `${file}: ${word}: not served by this version; remove it or use a newer reptool`);
   };
   if (config.onLocalError !== 'suspend') refuse('onLocalError');
-  if (config.plugins.length > 0) refuse('plugins');
   config.sites.forEach((site, i) => {
     const type = types.peek(SLINK, site.type);
+    // It may be that of a plug-in which failed to load: then the site fails, and the disks are served.
+    if (type === undefined && config.plugins.length > 0) return;
     if (type === undefined) return refuse(`sites[${i}].type "${site.type}"`);
     const fault = type.check(site);
     if (fault !== '') throw new RepError('EINVAL', `${file}: sites[${i}]: ${fault}`);

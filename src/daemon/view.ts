@@ -7,6 +7,7 @@ import { metricsText } from '../control/metrics.js';
 import { statusLines } from '../control/status-lines.js';
 import { policyWords } from '../control/policy-words.js';
 import { tableLines } from '../control/table.js';
+import { typeNames } from '../control/types.js';
 import type { MessageCounts } from '../control/messages.js';
 import type { MadeFile } from '../control/tree.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
@@ -144,7 +145,12 @@ export class View {
         bornMs: this.bornMs,
       },
       ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },
-      ...{ bytesPerSecond: this.rate.bytesPerSecond, localFile: this.localFile, failures: [...this.failures] },
+      ...{
+        bytesPerSecond: this.rate.bytesPerSecond,
+        localFile: this.localFile,
+        failures: [...this.failures],
+        types: typeNames(opened.types),
+      },
       statistics: this.statistics.facts(opened.config.devices),
     });
     this.cached = { at: now, facts };

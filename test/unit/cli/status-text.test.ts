@@ -37,6 +37,7 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
   return {
     name: 'default',
     mountpoint: '/mnt/rep',
+    types: {},
     role: 'Primary',
     suspended: false,
     'suspended-reason': null,

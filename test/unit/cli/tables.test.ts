@@ -4,7 +4,14 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { realClock } from '../../../src/base/clock.js';
 import { realIo } from '../../../src/base/io.js';
-import { checkTable, planTable, readTable, type TablePlan } from '../../../src/cli/tables.js';
+import {
+  checkTable,
+  planTable,
+  readTable,
+  readTableText,
+  type TablePlan,
+  type TableText,
+} from '../../../src/cli/tables.js';
 import { loadConfig } from '../../../src/control/config.js';
 import { createGroup } from '../../../src/control/create.js';
 import { lockGroup, unlockGroup } from '../../../src/control/lock.js';
@@ -50,8 +57,9 @@ describe('tables', () => {
     );
     return file;
   }
+  const text = (...words: Parameters<typeof write>): TableText => readTableText(write(...words));
   const plan = (...words: Parameters<typeof write>): Promise<TablePlan> =>
-    planTable(readTable(write(...words), productTypes({})), productTypes({}), 'g', [], new AbortController().signal);
+    planTable(readTable(text(...words), productTypes({})), productTypes({}), 'g', [], new AbortController().signal);
   const open = (): string => `ringbuffer 2 ${log} 0`;
   const mode = (word: string, sectors = SECTORS): string => `ringbuffer 4 ${log} 0 ${word} ${sectors}`;
   /** A log of group g in the place of the log, closed cleanly or not; its identity. */
@@ -107,7 +115,7 @@ describe('tables', () => {
 
   it('R-9 create refuses a group that is there: EEXIST, and EPERM while it is active', async () => {
     await make('auto');
-    const table = readTable(write(mode('create')), productTypes({}));
+    const table = readTable(text(mode('create')), productTypes({}));
     assert.throws(() => checkTable(table, loadConfig(state), state), {
       errno: 'EEXIST',
       message: /create: group g exists in .*; write open or auto/,
@@ -118,8 +126,8 @@ describe('tables', () => {
     } finally {
       unlockGroup(lock);
     }
-    checkTable(readTable(write(mode('auto')), productTypes({})), loadConfig(state), state);
-    checkTable(readTable(write(open()), productTypes({})), loadConfig(state), state);
+    checkTable(readTable(text(mode('auto')), productTypes({})), loadConfig(state), state);
+    checkTable(readTable(text(open()), productTypes({})), loadConfig(state), state);
   });
 
   it('R-10 a log that is opened has the size it says itself', async () => {
@@ -205,7 +213,7 @@ describe('tables', () => {
     const picky = { ...types.peek(SLINK, 'blockdev')!, check: () => 'not to my liking; choose another' };
     types.unregister(SLINK, 'blockdev');
     types.register(SLINK, 'blockdev', picky);
-    const table = readTable(write(mode('auto')), types);
+    const table = readTable(text(mode('auto')), types);
     await assert.rejects(planTable(table, types, 'g', [], new AbortController().signal), {
       errno: 'EINVAL',
       message: /table: slink 1: not to my liking/,

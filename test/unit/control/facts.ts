@@ -25,6 +25,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     config,
     version: '0.1.0',
     mountpoint: '/mnt/rep',
+    types: { slink: ['blockdev'] },
     keeper: 10,
     daemon: 11,
     generation: 2,
