@@ -148,11 +148,6 @@ export class Committer implements Machine {
   private firstUnsynced = 0;
   /** Since when records wait to be written; -1 = none does. */
   private gatherSince = -1;
-  /**
-   * The last sync was waited for, and nothing was written since. Whoever flushes after each write will flush the
-   * next one too, so that one is written while its flush is still on its way.
-   */
-  private eager = false;
   private action: Action = DO.NOTHING;
 
   private readonly head = Mem.anon(batchHeaderBytes(MAX_BATCH_RECORDS));
@@ -270,7 +265,7 @@ export class Committer implements Machine {
       if (this.unsynced > 0 && healed) return this.now(DO.SYNC);
       return this.later(20);
     }
-    if (backlog && (urgent || this.eager)) return this.now(DO.WRITE);
+    if (backlog && urgent) return this.now(DO.WRITE);
     if (this.unsynced > 0 && !backlog && urgent) return this.now(DO.SYNC);
     if (!backlog && this.unsynced === 0) {
       this.gatherSince = -1;
@@ -446,7 +441,6 @@ export class Committer implements Machine {
     if (this.unsynced === 0) this.firstUnsynced = now;
     this.lastWrite = now;
     this.gatherSince = -1;
-    this.eager = false;
     this.unsynced += total;
     this.written += count;
     this.pos = end;
@@ -498,7 +492,6 @@ export class Committer implements Machine {
       this.events.logHealed();
     }
     this.window.storeSeq(W.DURABLE, this.durable);
-    this.eager = this.shared.load(SH.FLUSH_TAIL) !== this.flushHead;
     this.answerAll(false, false);
     this.segments.settle(this.durable, this.give);
   }

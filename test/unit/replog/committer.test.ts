@@ -103,23 +103,6 @@ describe('Committer', () => {
     assert.equal(io.count('REPLOG:WRITE'), 1);
   });
 
-  it('writes at once behind a flush, since the next one is on its way, and gathers again where none came', () => {
-    const { io, rig } = faulty();
-    rig.write(512);
-    rig.flush(1);
-    rig.run();
-    rig.write(512);
-    assert.ok(!rig.committer.idle);
-    rig.run();
-    assert.deepEqual([io.count('REPLOG:WRITE'), io.count('REPLOG:SYNC')], [2, 1]);
-    rig.write(512);
-    rig.run();
-    assert.equal(io.count('REPLOG:WRITE'), 2, 'this one waits for company');
-    rig.flush(2);
-    rig.run();
-    assert.deepEqual([io.count('REPLOG:WRITE'), io.count('REPLOG:SYNC')], [3, 2]);
-  });
-
   it('syncs after a short silence without anyone waiting', () => {
     const { io, rig } = faulty();
     rig.write(512);
