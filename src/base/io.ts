@@ -106,10 +106,36 @@ export function writeEach(io: Pick<Io, 'pwritev'>, call: IoCall, list: WriteList
 }
 
 /** The real thing. Interrupted calls are repeated; everything else is reported as it is. */
+/** Far more than any text file of a group holds. */
+const MOST_TEXT = 16 * 1024 * 1024;
+
+/**
+ * The text of a small file. A FIFO, a device or something very large in its place is refused at once (EINVAL, EFBIG):
+ * waiting for a writer that never comes would hang whoever looks.
+ */
+export function readText(file: string): string {
+  const fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+  try {
+    const info = fs.fstatSync(fd);
+    const code = info.isDirectory()
+      ? 'EISDIR'
+      : !info.isFile()
+        ? 'EINVAL'
+        : info.size > MOST_TEXT
+          ? 'EFBIG'
+          : undefined;
+    if (code !== undefined) throw Object.assign(new Error(`${file}: ${code}`), { code, errno: -ERRNO[code] });
+    return fs.readFileSync(fd, 'utf8');
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 export const realIo: Io = {
   open(_call, file, flags, mode = 0o600) {
     try {
-      return fs.openSync(file, flags | sys.O_CLOEXEC, mode);
+      // Without O_NONBLOCK a FIFO in the place of a file would hang whoever opens it; files do not mind.
+      return fs.openSync(file, flags | sys.O_CLOEXEC | sys.O_NONBLOCK, mode);
     } catch (error) {
       return errnoOfError(error);
     }
@@ -179,7 +205,7 @@ export const realIo: Io = {
   },
   readFile(_call, file) {
     try {
-      return fs.readFileSync(file, 'utf8');
+      return readText(file);
     } catch (error) {
       return errnoOfError(error);
     }

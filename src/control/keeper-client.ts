@@ -13,6 +13,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ERRNO, RepError, errnoText, type ErrnoName } from '../base/errors.js';
+import { readText } from '../base/io.js';
 import type { Negotiated } from '../fuse/init.js';
 import type { Transport, TransportChoice } from '../fuse/transport.js';
 
@@ -97,7 +98,7 @@ export const LOG_FILE = 'daemon.log';
 /** The state that a keeper of this group wrote last, or undefined where none runs or ended properly. */
 export function readRun(groupDir: string): RunState | undefined {
   try {
-    return JSON.parse(fs.readFileSync(path.join(groupDir, RUN_FILE), 'utf8')) as RunState;
+    return JSON.parse(readText(path.join(groupDir, RUN_FILE))) as RunState;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new RepError('EIO', `${path.join(groupDir, RUN_FILE)}: it cannot be read; remove it if nothing is mounted`, {
@@ -109,7 +110,7 @@ export function readRun(groupDir: string): RunState | undefined {
 /** The reason a keeper left behind when it gave up, or undefined. */
 export function readFailure(groupDir: string): string | undefined {
   try {
-    return fs.readFileSync(path.join(groupDir, FAILURE_FILE), 'utf8').trim();
+    return readText(path.join(groupDir, FAILURE_FILE)).trim();
   } catch {
     return undefined;
   }

@@ -4,6 +4,7 @@
  * The pid inside is only for the human who is told that the group is in use.
  */
 import * as fs from 'node:fs';
+import { readText } from '../base/io.js';
 import * as sys from '../base/sys.js';
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
 import { groupFiles } from './state.js';
@@ -70,7 +71,7 @@ export function unlockGroup(fd: number): void {
 
 function readPid(file: string): number | undefined {
   try {
-    const pid = Number.parseInt(fs.readFileSync(file, 'utf8'), 10);
+    const pid = Number.parseInt(readText(file), 10);
     return Number.isInteger(pid) && pid > 0 ? pid : undefined;
   } catch {
     return undefined;
