@@ -51,6 +51,10 @@ export class GroupHost implements MessageHost {
 
   async setPaused(site: number, paused: boolean): Promise<string> {
     const link = this.link(site);
+    if (!paused && !link.paused && link.state === 'failed' && link.stale === '') {
+      link.thread.post({ t: 'retry' });
+      return `site ${site} was not paused; it has failed, and is tried again now`;
+    }
     if (link.paused === paused) return `site ${site} ${paused ? 'is paused already' : 'was not paused'}`;
     const { checkpointer } = this.p;
     link.paused = paused;

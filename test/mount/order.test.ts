@@ -7,7 +7,7 @@ const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 1000);
 const LIVES = 5;
 
 describe('order over three devices', function () {
-  this.timeout(420_000);
+  this.timeout(600_000);
   let order: OrderRun | undefined;
 
   before(function () {

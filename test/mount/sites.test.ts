@@ -94,8 +94,9 @@ describe('site 1', function () {
     await untilSite(m, 'site 1 is refused', (s) => s.state === 'failed' && /disk0/.test(s.reason ?? ''));
     await writeSome(m, 'while the wrong image is there');
     swapBack(image);
+    // Well before the next probe: the operator has asked.
     await m.site('resume');
-    await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 40_000);
+    await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 5000);
     await assertAllSame(m);
   });
 

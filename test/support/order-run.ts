@@ -131,7 +131,7 @@ export class OrderRun {
     this.count('keeper and daemon killed');
     await m.mount();
     await this.lookAtDevices();
-    for (const { nr } of this.sites) await this.message(`site ${nr} resume`);
+    await this.message('resume');
   }
 
   /** Nothing is written any more: soon all copies are the same. */
@@ -203,9 +203,13 @@ export class OrderRun {
     await must('sh', ['-c', line, text, join(this.mounted.dir, '.ctl/messages')], { timeoutMs: 20_000 });
   }
 
+  private async status(nr: number): Promise<SiteStatus> {
+    const { connections } = await statusOf(this.mounted);
+    return connections.find((c) => c['peer-node-id'] === nr)!;
+  }
+
   private async confirmed(nr: number): Promise<number> {
-    const status = await statusOf(this.mounted);
-    return status.connections.find((c) => c['peer-node-id'] === nr)!['cursor-seq'];
+    return (await this.status(nr))['cursor-seq'];
   }
 
   private async cutAgain(site: OrderSite, enough: () => boolean): Promise<void> {
@@ -219,6 +223,10 @@ export class OrderRun {
   private async cut(site: OrderSite): Promise<void> {
     const kinds = Object.keys(CUTS) as Cut[];
     const how = kinds[this.random(kinds.length)]!;
+    // A site that is not open would not notice.
+    const open = (c: SiteStatus): boolean => c.state === 'connected' || c.state === 'behind';
+    await until(`site ${site.nr} is open`, async () => open(await this.status(site.nr)), 30_000, 5);
+    await sleep(this.random(30));
     site.volume.shutDown(how);
     const confirmed = await this.confirmed(site.nr);
     await site.volume.unmount();
@@ -226,7 +234,7 @@ export class OrderRun {
       await this.look(site, join(dir, 'site'), confirmed);
     });
     this.count(`the disk of a site is ${how}`);
-    await this.message(`site ${site.nr} resume`);
+    await this.message('resume');
   }
 
   private async pauseAndLook(site: OrderSite): Promise<void> {

@@ -237,6 +237,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'replog/checkpointer',
     find: 'if (holds && fact.cursor.pos < head.pos)',
     put: 'if (holds && fact.nr === 1 && fact.cursor.pos < head.pos)',
+    seed: 1,
   },
   {
     name: 'a site is taken for another one of its group',
@@ -250,6 +251,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'slink/shipper',
     find: 'fail(reason) {',
     put: 'fail(reason) { this.parts.shared.store(SH.LOG_ERROR, 5);',
+    seed: 1,
   },
 ];
 
