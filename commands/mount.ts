@@ -1,8 +1,9 @@
 import { Args, Flags } from '@oclif/core';
-import { RepCommand } from '../src/cli/base.js';
+import { OFFLINE_EXITS, RepCommand } from '../src/cli/base.js';
 import { groupFlag, sizeFlag, stateFlag } from '../src/cli/flags.js';
 
 export default class Mount extends RepCommand {
+  static override exits = OFFLINE_EXITS;
   static override summary = 'Mount a group: every file of the tree is a disk, every write is replicated.';
   static override description =
     'Without a configuration it makes one first: a device disk0, a local image, one asynchronous site and a log, ' +

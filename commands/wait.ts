@@ -21,7 +21,11 @@ export default class Wait extends RepCommand {
     const { args, flags } = await this.parse(Wait);
     const site = flags.site === undefined ? undefined : siteNumber(flags.site, '--site');
     const { waitForSites } = await import('../src/cli/asking.js');
-    const { text, ...result } = await waitForSites(args.DIR, site, flags.timeout);
+    const { text, ...result } = await waitForSites(args.DIR, {
+      site,
+      timeoutMs: flags.timeout,
+      quiet: this.jsonEnabled(),
+    });
     this.say(text);
     return result;
   }

@@ -1,8 +1,9 @@
 import { Args } from '@oclif/core';
-import { RepCommand } from '../../src/cli/base.js';
+import { OFFLINE_EXITS, RepCommand } from '../../src/cli/base.js';
 import { groupFlag, stateFlag } from '../../src/cli/flags.js';
 
 export default class ReplogCheck extends RepCommand {
+  static override exits = OFFLINE_EXITS;
   static override summary = 'Check every checksum and the chain of a log that is not mounted.';
   static override description =
     'Reads only. Ends with status 0 when everything up to the durable point is whole; a torn tail behind it is what a ' +

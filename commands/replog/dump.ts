@@ -1,8 +1,9 @@
 import { Args, Flags } from '@oclif/core';
-import { RepCommand } from '../../src/cli/base.js';
+import { OFFLINE_EXITS, RepCommand } from '../../src/cli/base.js';
 import { groupFlag, stateFlag } from '../../src/cli/flags.js';
 
 export default class ReplogDump extends RepCommand {
+  static override exits = OFFLINE_EXITS;
   static override summary = 'Print superblocks and records of a log that is not mounted.';
   static override description =
     'Reads only. A line per superblock, batch and record, as words key=value. Ends where the ' +

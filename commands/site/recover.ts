@@ -1,7 +1,8 @@
 import { Args, Flags } from '@oclif/core';
-import { RepCommand } from '../../src/cli/base.js';
+import { OFFLINE_EXITS, RepCommand } from '../../src/cli/base.js';
 
 export default class SiteRecover extends RepCommand {
+  static override exits = OFFLINE_EXITS;
   static override summary = 'Make the images in a site folder ready for use without their primary.';
   static override description =
     'Applies a batch that was staged whole and drops one that was not, so that the images together are a prefix of ' +

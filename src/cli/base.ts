@@ -18,8 +18,13 @@ export interface Explained {
   readonly errno?: string;
 }
 
+/** `exits` of commands that ask no mounted group. */
+export const OFFLINE_EXITS: readonly number[] = [EXIT.OK, EXIT.FAILED, EXIT.USAGE];
+
 export abstract class RepCommand extends Command {
   static override enableJsonFlag = true;
+  /** Exit statuses that it may end with, besides those of signals; its manual page explains them. */
+  static exits: readonly number[] = [EXIT.OK, EXIT.FAILED, EXIT.USAGE, EXIT.UNREACHABLE];
 
   /** Prints lines to stdout; not under --json. */
   protected say(...lines: string[]): void {

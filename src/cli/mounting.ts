@@ -38,7 +38,8 @@ import { SLINK } from '../slink/types.js';
 import { interruptible, Interrupted, usage } from './base.js';
 import { findServed } from './locate.js';
 import { beforehand, entriesOf, missingFolders, removeFolders, removeGroup } from './making.js';
-import { columns, formatSeconds, Progress } from './output.js';
+import { columns, formatSeconds } from './output.js';
+import { Progress } from './progress.js';
 import { checkTable, planTable, readTable, readTableText, type TableText } from './tables.js';
 import { withdraw, type Voice } from './unmounting.js';
 

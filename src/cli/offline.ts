@@ -11,7 +11,8 @@ import * as dump from '../replog/dump.js';
 import { recoverFolder, type FolderReport } from '../slink/recover.js';
 import { usage } from './base.js';
 import { describeHolders, holdersOf } from './holders.js';
-import { columns, plural, Progress } from './output.js';
+import { columns, plural } from './output.js';
+import { Progress } from './progress.js';
 
 /** Replays what is staged in a site's folder, or only says what would be replayed. */
 export function recoverSite(folder: string, write: boolean): { text: string; ok: boolean; result: FolderReport } {

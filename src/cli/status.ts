@@ -25,13 +25,22 @@ export async function checkStatus(dir: string | undefined): Promise<Verdict> {
 
 /** Prints the status again every second until Ctrl-C; ends with an error when the group is gone. */
 export async function watchStatus(dir: string | undefined, print: (text: string) => void): Promise<void> {
-  // On a terminal: home, print, clear the rest, so that nothing flickers; elsewhere a blank line between.
-  const [before, after] = process.stdout.isTTY ? ['\x1b[H\x1b[J', ''] : ['', '\n'];
+  const terminal = process.stdout.isTTY;
+  if (terminal) print('\x1b[2J');
   await interruptible(async (stop) => {
-    while (!stop.aborted) {
+    const gone = new AbortController();
+    // Whoever read it (`| head`) has enough; a write error that is only swallowed would let this run for ever.
+    process.stdout.on('error', () => gone.abort());
+    const signal = AbortSignal.any([stop, gone.signal]);
+    while (!signal.aborted) {
       const { text } = await showStatus(dir);
-      print(`${before}${text}${after}`);
-      await sleep(REFRESH_MS, undefined, { signal: stop }).catch(() => undefined);
+      print(terminal ? redrawn(text) : `${text}\n`);
+      await sleep(REFRESH_MS, undefined, { signal }).catch(() => undefined);
     }
   });
+}
+
+/** On a terminal: home, each line over the one before, the rest of the screen cleared; nothing flickers. */
+function redrawn(text: string): string {
+  return `\x1b[H${text.replace(/\n/g, '\x1b[K\n')}\x1b[K\x1b[J`;
 }

@@ -18,7 +18,8 @@ import { unmount } from '../fuse/mount.js';
 import { interruptible, Interrupted } from './base.js';
 import { describeHolders, holdersOf, releaseHint } from './holders.js';
 import { findServed, type Served } from './locate.js';
-import { formatSeconds, Progress } from './output.js';
+import { formatSeconds } from './output.js';
+import { Progress } from './progress.js';
 
 export interface Voice {
   /** Prints one line of the answer. */

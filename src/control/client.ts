@@ -112,53 +112,68 @@ function failure(dir: string, answer: ClientAnswer & { ok: false }): RepError {
   });
 }
 
-// --- the child -------------------------------------------------------------------------------------------
+// --- the helpers -----------------------------------------------------------------------------------------
+
+/** A child process that carries out one request at a time. */
+interface Helper {
+  readonly process: ChildProcess;
+  waiting: Waiting | undefined;
+}
 
 interface Waiting {
-  resolve: (answer: ClientAnswer) => void;
-  reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+  resolve(answer: ClientAnswer): void;
+  reject(error: Error): void;
 }
 
-let child: ChildProcess | undefined;
-let waiting: Waiting[] = [];
+const helpers = new Set<Helper>();
 
-/** Ends the child process; commands call it once before they return (also done at exit). */
+/** Ends the child processes, and with them what they wait for; commands call it before they return (also done at exit). */
 export function closeClient(): void {
-  const old = child;
-  child = undefined;
-  waiting = [];
-  old?.kill('SIGKILL');
+  for (const helper of helpers) end(helper);
 }
 
-function theChild(): ChildProcess {
-  if (child !== undefined) return child;
-  const fresh = spawn(process.execPath, [CHILD], { stdio: ['pipe', 'pipe', 'inherit'], cwd: '/' });
-  child = fresh;
+function end(helper: Helper): void {
+  helpers.delete(helper);
+  clearTimeout(helper.waiting?.timer);
+  helper.waiting = undefined;
+  helper.process.kill('SIGKILL');
+}
+
+/** One that has nothing to do; a request may be asked while another one still waits for its answer. */
+function idleHelper(): Helper {
+  for (const helper of helpers) if (helper.waiting === undefined) return helper;
+  const child = spawn(process.execPath, [CHILD], { stdio: ['pipe', 'pipe', 'inherit'], cwd: '/' });
+  const helper: Helper = { process: child, waiting: undefined };
+  helpers.add(helper);
   // A child that is stuck in the kernel must not keep this process.
-  fresh.unref();
-  (fresh.stdin as unknown as { unref?: () => void }).unref?.();
-  (fresh.stdout as unknown as { unref?: () => void }).unref?.();
+  child.unref();
+  (child.stdin as unknown as { unref?: () => void }).unref?.();
+  (child.stdout as unknown as { unref?: () => void }).unref?.();
   const lost = (why: string): void => {
-    if (child !== fresh) return;
-    child = undefined;
-    for (const { reject } of waiting.splice(0)) reject(new RepError('EIO', `the client process ${why}`));
+    helpers.delete(helper);
+    helper.waiting?.reject(new RepError('EIO', `the client process ${why}`));
+    helper.waiting = undefined;
   };
-  fresh.on('error', (error) => lost(`does not start: ${error.message}`));
-  fresh.on('exit', (code, signal) => lost(`ended (${signal ?? code})`));
-  fresh.stdin.on('error', () => undefined);
-  createInterface({ input: fresh.stdout }).on('line', (line) => {
-    if (child === fresh) waiting.shift()?.resolve(JSON.parse(line) as ClientAnswer);
+  child.on('error', (error) => lost(`does not start: ${error.message}`));
+  child.on('exit', (code, signal) => lost(`ended (${signal ?? code})`));
+  child.stdin.on('error', () => undefined);
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const { waiting } = helper;
+    helper.waiting = undefined;
+    waiting?.resolve(JSON.parse(line) as ClientAnswer);
   });
-  return fresh;
+  return helper;
 }
 
 process.on('exit', closeClient);
 
 function ask(request: ClientRequest, dir: string, timeoutMs: number): Promise<ClientAnswer> {
   return new Promise((resolve, reject) => {
+    const helper = idleHelper();
     // Holds the event loop, since the child's pipes do not.
     const timer = setTimeout(() => {
-      closeClient();
+      end(helper);
       const text = `${dir}: the group did not answer within ${timeoutMs / 1000} s (${errnoName(ERRNO.ETIMEDOUT)})`;
       reject(new RepError('ETIMEDOUT', `${text}; see daemon.log in the state folder`, { exit: EXIT.UNREACHABLE }));
     }, timeoutMs);
@@ -168,7 +183,7 @@ function ask(request: ClientRequest, dir: string, timeoutMs: number): Promise<Cl
         done(value);
       };
     };
-    waiting.push({ resolve: settle(resolve), reject: settle(reject) });
-    theChild().stdin!.write(`${JSON.stringify(request)}\n`);
+    helper.waiting = { timer, resolve: settle(resolve), reject: settle(reject) };
+    helper.process.stdin!.write(`${JSON.stringify(request)}\n`);
   });
 }

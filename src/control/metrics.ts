@@ -317,6 +317,24 @@ export const METRICS: readonly Metric[] = [
     of: perSite((c) => Number(c['needs-full-resync'])),
   },
   {
+    name: 'reptool_site_synchronous',
+    type: 'gauge',
+    help: '1 while every write waits for the site: it is sync, or beyond its fall-behind limits.',
+    of: perSite((c) => Number(c.mode === 'S')),
+  },
+  {
+    name: 'reptool_site_degraded',
+    type: 'gauge',
+    help: '1 while writers go on without a sync site whose timeout is over.',
+    of: perSite((c) => Number(c.degraded)),
+  },
+  {
+    name: 'reptool_site_waiting_requests',
+    type: 'gauge',
+    help: 'Requests that wait for the site.',
+    of: perSite((c) => c['waiting-writes']),
+  },
+  {
     name: 'reptool_site_cursor_seq',
     type: 'gauge',
     help: 'The site has confirmed every record before this number.',

@@ -3,10 +3,27 @@ import { plainSite } from '../../../src/control/config.js';
 import { buildStatus, type GroupFacts } from '../../../src/control/facts.js';
 import { statusLines } from '../../../src/control/status-lines.js';
 import { tableLines } from '../../../src/control/table.js';
+import { conforms } from '../../support/schema.js';
 import { productTypes } from '../../../src/control/types.js';
 import { facts, MIB, NOW, withSite } from './facts.js';
 
 describe('control/status', () => {
+  it('buildStatus makes what the schema of status.json tells, neither more nor less', () => {
+    const counts = { requests: 1, bytes: 4096 };
+    const devices = new Map([[0, { read: counts, write: counts, flush: counts, discard: counts }]]);
+    const rates = { reads: 1.25, writes: 2, readBytes: 3, writtenBytes: 4 };
+    for (const f of [
+      facts(),
+      facts({ localError: 5, keeper: null, failures: [{ at: new Date(NOW).toISOString(), what: 'x' }] }),
+      facts({ statistics: { on: false, sinceMs: NOW, devices, rates } }),
+      { ...facts(), log: { ...facts().log, error: 28, holder: undefined, bytesPerSecond: 0 } },
+      withSite({ needsFullResync: true, state: 'failed', reason: 'gone' }),
+    ])
+      conforms(JSON.parse(JSON.stringify(buildStatus(f))), '_group');
+    assert.throws(() => conforms({ ...buildStatus(facts()), more: 1 }, '_group'), /has a more that nobody told of/);
+    assert.throws(() => conforms({ ...buildStatus(facts()), generation: '2' }, '_group'), /generation is "2"/);
+  });
+
   it('statusLines prints one line per target in the grammar of dm-replicator', () => {
     assert.equal(
       statusLines(facts()),
