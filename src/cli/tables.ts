@@ -26,7 +26,7 @@ import { inspectLog } from '../replog/logcreate.js';
 import { LogFile, headerError } from '../replog/logfile.js';
 import { SLINK } from '../slink/types.js';
 import { describeHolders, holdersOf } from './holders.js';
-import { Progress } from './output.js';
+import { Progress } from './progress.js';
 
 /** A table as it was read. */
 export interface ReadTable {

@@ -38,6 +38,13 @@ describe('e2e: --json, message, wait', function () {
     await json('wait', place.mount);
     await json('status', place.mount);
     await json('status', place.mount, '--check');
+    await json('completion', 'bash');
+    // What this machine lacks is a warning, or a failure; the group itself is well.
+    const doctor = JSON.parse((await reptool('doctor', '--state', place.state, '--json')).stdout);
+    seen.add('doctor');
+    conforms(doctor, 'doctor');
+    const group = doctor.checks.find((check: { text: string }) => check.text.startsWith(`${place.mount}: `));
+    assert.equal(group.state, 'OK');
     conforms(JSON.parse(readFileSync(join(place.mount, '.ctl/status.json'), 'utf8')), '_group');
     await json('table', place.mount);
     await json('message', 'default', 'statistics', 'on', ...at);

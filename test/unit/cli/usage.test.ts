@@ -22,6 +22,8 @@ const MISTAKES: { line: string; says: RegExp }[] = [
   { line: 'status --watch --check', says: /--check=true cannot also be provided when using --watch|--watch/ },
   { line: 'wait --site one', says: /--site one: sites are numbered 1 to 2047; .*reptool status/ },
   { line: 'wait --timeout soon', says: /--timeout soon: not a time; write for example/ },
+  { line: 'completion', says: /Missing 1 required arg: SHELL/ },
+  { line: 'completion fish', says: /fish.* to be one of: bash, zsh/ },
   { line: 'message default', says: /Missing 1 required arg: WORD/ },
   { line: 'message default \x07', says: /a word of a message has no blanks/ },
   { line: 'message default resume --timeout soon', says: /--timeout soon: not a time/ },
