@@ -5,14 +5,20 @@
  *   site NR pause                stop sending to a site; the log keeps what it misses
  *   site NR resume               go on sending
  *   tag NAME                     a named point in the history; answers its seq
- *   resume                       try again what an error of the log or the local images suspended
+ *   resume [all]                 try again what an error suspended; sites go on if all are paused, with `all` each one
+ *   suspend [all]                pause every site
+ *   flush                        as wait, without a limit
  *   statistics on|off|reset      counts and histograms: goes on, stops, begins anew (also: replog statistics …)
  *   wait [NR] [TIMEOUT]          answers when site NR confirmed all that was written before; without NR, when
  *                                all sites did and it is on the local images as well
  *
+ * and the words of the historic targets (historic.ts): start, stop, postsuspend, DEVICE start|stop|….
+ *
  * Errors: EINVAL unknown or misused message, ENOENT unknown site, ENODEV unknown device, ETIMEDOUT, EINTR.
  */
 import { ERRNO, RepError, errnoName, type ErrnoName } from '../base/errors.js';
+import { flush, replogResize, start, stop, toDevice } from './historic.js';
+import { prefixOf } from './message-words.js';
 import { parseDuration } from '../base/units.js';
 import type { MessageReply } from './replies.js';
 import { formatReply } from './replies.js';
@@ -21,6 +27,7 @@ import { formatReply } from './replies.js';
 export interface MessageHost {
   sites(): readonly number[];
   devices(): readonly string[];
+  isPaused(site: number): boolean;
   setPaused(site: number, paused: boolean): Promise<string>;
   /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
   tag(name: string, resent: boolean): Promise<string>;
@@ -33,7 +40,19 @@ export interface MessageHost {
 export const MAX_MESSAGE = 4096;
 const MAX_TAG = 128;
 const DEFAULT_WAIT_MS = 60_000;
-const VERBS = ['replog', 'resume', 'site', 'statistics', 'tag', 'wait'] as const;
+const VERBS = [
+  'flush',
+  'postsuspend',
+  'replog',
+  'resume',
+  'site',
+  'start',
+  'statistics',
+  'stop',
+  'suspend',
+  'tag',
+  'wait',
+] as const;
 const STATISTICS_VERBS = ['on', 'off', 'reset'] as const;
 const SITE_VERBS = ['pause', 'resume'] as const;
 
@@ -48,7 +67,7 @@ export function splitMessage(text: string): string[] {
   return line.trim().split(/\s+/);
 }
 
-const USAGE = 'site NR pause|resume, tag NAME, resume, wait [NR] [TIMEOUT], statistics on|off|reset';
+const USAGE = 'site NR pause|resume, tag NAME, suspend, resume, flush, wait [NR] [TIMEOUT], statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
 export async function runMessage(
@@ -58,12 +77,11 @@ export async function runMessage(
 ): Promise<string> {
   const [first = '', ...rest] = words;
   // A device's name wins over a shortened verb, so that no later verb takes a device's messages away.
-  if (host.devices().includes(first))
-    throw invalid(`${first} ${rest.join(' ')}`.trim(), `devices take no messages in this version; known are ${USAGE}`);
-  switch (prefix(first, VERBS)) {
+  if (host.devices().includes(first)) return toDevice(host, first, rest);
+  switch (prefixOf(first, VERBS)) {
     case 'site': {
       const nr = siteNumber(rest[0], host);
-      const verb = prefix(rest[1] ?? '', SITE_VERBS);
+      const verb = prefixOf(rest[1] ?? '', SITE_VERBS);
       if (verb === undefined || rest.length !== 2) throw invalid(words.join(' '), 'write: site NR pause|resume');
       return host.setPaused(nr, verb === 'pause');
     }
@@ -75,14 +93,20 @@ export async function runMessage(
         throw invalid('tag', `a tag has at most ${MAX_TAG} bytes; choose a shorter name`);
       return host.tag(name, options.resent);
     }
+    case 'start':
     case 'resume':
-      if (rest.length > 1 || (rest.length === 1 && rest[0] !== 'all')) throw invalid(words.join(' '), 'write: resume');
-      return host.resume();
+      return start(host, isAll(words, rest));
+    case 'stop':
+    case 'suspend':
+    case 'postsuspend':
+      isAll(words, rest);
+      return stop(host);
+    case 'flush':
+      return flush(host, rest, options.stop);
     case 'statistics':
       return statistics(words, rest, host);
     case 'replog':
-      if (prefix(rest[0] ?? '', ['statistics']) === undefined) throw invalid(words.join(' '), STATISTICS_USAGE);
-      return statistics(words, rest.slice(1), host);
+      return replog(words, rest, host);
     case 'wait': {
       const { links, timeoutMs } = waitArguments(rest, host);
       return host.wait(links, timeoutMs, options.stop);
@@ -94,10 +118,24 @@ export async function runMessage(
   }
 }
 
+function replog(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
+  const verb = prefixOf(rest[0] ?? '', ['resize', 'statistics']);
+  if (verb === 'resize') return replogResize(rest.slice(1));
+  if (verb === 'statistics') return statistics(words, rest.slice(1), host);
+  throw invalid(words.join(' '), 'write: replog statistics on|off|reset');
+}
+
+/** True for `all`; throws where anything else stands there. */
+function isAll(words: readonly string[], rest: readonly string[]): boolean {
+  if (rest.length > 1 || (rest.length === 1 && prefixOf(rest[0]!, ['all']) === undefined))
+    throw invalid(words.join(' '), `write: ${words[0]} [all]`);
+  return rest.length === 1;
+}
+
 const STATISTICS_USAGE = 'write: statistics on|off|reset';
 
 function statistics(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
-  const what = prefix(rest[0] ?? '', STATISTICS_VERBS);
+  const what = prefixOf(rest[0] ?? '', STATISTICS_VERBS);
   if (what === undefined || rest.length !== 1) throw invalid(words.join(' '), STATISTICS_USAGE);
   return host.statistics(what);
 }
@@ -128,13 +166,6 @@ function siteNumber(word: string | undefined, host: MessageHost): number {
 
 function invalid(what: string, next: string): RepError {
   return new RepError('EINVAL', `${what === '' ? 'message' : what}: not understood; ${next}`);
-}
-
-function prefix<T extends string>(word: string, words: readonly T[]): T | undefined {
-  const exact = words.find((w) => w === word);
-  if (exact !== undefined || word === '') return exact;
-  const found = words.filter((w) => w.startsWith(word));
-  return found.length === 1 ? found[0] : undefined;
 }
 
 /** Messages so far: carried out, failed, not understood. */

@@ -44,6 +44,10 @@ export class GroupHost implements MessageHost {
     return this.p.devices;
   }
 
+  isPaused(site: number): boolean {
+    return this.link(site).paused;
+  }
+
   /** Main calls it whenever a cursor or a link's state has moved. */
   moved(): void {
     for (const look of [...this.waiters]) look();

@@ -7,6 +7,7 @@ class FakeHost implements MessageHost {
   calls: string[] = [];
   sites = (): number[] => [1, 7];
   devices = (): string[] => ['disk0', 'wa'];
+  isPaused = (): boolean => false;
   async setPaused(site: number, paused: boolean): Promise<string> {
     this.calls.push(`setPaused ${site} ${paused}`);
     return 'done';
@@ -82,8 +83,8 @@ describe('control/messages', () => {
     { text: 'tag a b', errno: 'EINVAL', message: /write: tag NAME/ },
     { text: `tag ${'x'.repeat(200)}`, errno: 'EINVAL', message: /at most 128 bytes/ },
     { text: 'resume 1', errno: 'EINVAL', message: /write: resume/ },
-    { text: 'disk0 lookup 12', errno: 'EINVAL', message: /devices take no messages/ },
-    { text: 'wa', errno: 'EINVAL', message: /devices take no messages/ },
+    { text: 'disk0 lookup 12', errno: 'EINVAL', message: /a device takes start, resume, stop, suspend/ },
+    { text: 'wa', errno: 'EINVAL', message: /a device takes start, resume, stop, suspend/ },
     { text: 'disk9 lookup 12', errno: 'ENODEV', message: /disk9: no such device; "reptool device list"/ },
   ];
   for (const { text, errno, message } of wrong) {

@@ -29,6 +29,7 @@ class Host implements MessageHost {
   release: () => void = () => undefined;
   sites = (): number[] => [1];
   devices = (): string[] => ['disk0', 'base'];
+  isPaused = (): boolean => false;
   setPaused = async (): Promise<string> => 'paused';
   async tag(name: string, resent: boolean): Promise<string> {
     this.tags.push(resent ? `${name} again` : name);
