@@ -69,7 +69,7 @@ export async function toDevice(host: HistoricHost, device: string, words: readon
     throw fault(
       'EINVAL',
       `${device} ${words.join(' ')}`.trim(),
-      'a device takes start, resume, stop, suspend; write others to the group, without the device',
+      'not understood; a device takes start, resume, stop, suspend; write others to the group, without the device',
     );
   const done = START_VERBS.some((word) => word === what) ? start(host, false) : stop(host);
   return `${device} shares its order with the group: ${await done}`;
