@@ -434,6 +434,9 @@ function uniquePaths(r: Reader, config: GroupConfig): void {
     used.set(path, key);
   };
   config.sites.forEach((site, i) => {
+    if (site.type === 'nbd')
+      for (const { name } of config.devices)
+        claim(`${site.address}/${Object.hasOwn(site.map, name) ? site.map[name]! : name}`, `sites[${i}].map.${name}`);
     if (site.type !== 'blockdev') return;
     if (site.address !== '') claim(site.address, `sites[${i}].address`);
     for (const [name, file] of Object.entries(site.map)) claim(file, `sites[${i}].map.${name}`);

@@ -6,6 +6,7 @@ import { CLASS_NAMES, DEFAULT_CLASSES, Registry, typeClass } from '../registry/r
 import { RINGBUFFER } from '../replog/ringbuffer.js';
 import { REPLOG } from '../replog/types.js';
 import { BLOCKDEV } from '../slink/blockdev.js';
+import { NBD } from '../slink/nbd.js';
 import { SLINK } from '../slink/types.js';
 
 /** Number of classes at start-up: as many as the product needs, or more for plug-ins that bring one. */
@@ -16,6 +17,7 @@ export function productTypes(env: NodeJS.ProcessEnv = process.env): Registry {
   const types = new Registry(classesFrom(env[CLASSES_VARIABLE] ?? ''));
   types.register(REPLOG, 'ringbuffer', RINGBUFFER);
   types.register(SLINK, 'blockdev', BLOCKDEV);
+  types.register(SLINK, 'nbd', NBD);
   types.register(DIRTY_LOG, 'nolog', NOLOG);
   types.register(DIRTY_LOG, 'core', CORE);
   types.register(DIRTY_LOG, 'disk', DISK);

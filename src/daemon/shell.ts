@@ -47,7 +47,7 @@ export interface ShipStart {
   t: 'start';
   logPath: string;
   site: SiteConfig;
-  around: SlinkAround;
+  around: Omit<SlinkAround, 'nbd'>;
   identity: GroupIdentity;
   devices: SiteDevice[];
   cursor: SiteCursor;

@@ -11,6 +11,7 @@ import { DEFAULT_RPO_MS, hasLimit, type SiteConfig } from '../control/config.js'
 import { daemonTypes } from '../control/plugins.js';
 import { Shipper, type ShipperOptions } from '../slink/shipper.js';
 import { SLINK } from '../slink/types.js';
+import { NbdThread } from './nbd-thread.js';
 import { makeSite } from './make-site.js';
 import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
 
@@ -26,7 +27,10 @@ const types = await daemonTypes(data.plugins, (what) => (failure = what));
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
   if (failure !== '' && types.peek(SLINK, start.site.type) === undefined) throw new RepError('ENOENT', failure);
   const log = LogFile.open(realIo, start.logPath, { readOnly: true });
-  const { site, put } = makeSite(types, start.site, realIo, realClock, start.around);
+  const { site, put } = makeSite(types, start.site, realIo, realClock, {
+    ...start.around,
+    nbd: (where) => new NbdThread(where),
+  });
   const shipper = new Shipper(
     {
       window,

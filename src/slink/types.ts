@@ -6,6 +6,8 @@ import type { Clock } from '../base/clock.js';
 import type { Io } from '../base/io.js';
 import { CLASS, typeClass } from '../registry/registry.js';
 import type { Site } from './contract.js';
+import type { NbdPort } from './nbd-port.js';
+import type { NbdWhere } from './nbd-session.js';
 import type { Taken } from './same-disk.js';
 
 /** Of a site's configuration what its type looks at; meanings as in reptool.conf(5). */
@@ -37,6 +39,8 @@ export interface SlinkAround {
   stamp: string;
   /** What the group occupies on this machine, this site left out. */
   taken: readonly Taken[];
+  /** Makes the thread that has the sockets of an nbd site. */
+  nbd: (where: NbdWhere) => NbdPort;
 }
 
 export interface SlinkType {

@@ -5,13 +5,15 @@ import { makeSite } from '../../../src/daemon/make-site.js';
 import { realClock } from '../../../src/base/clock.js';
 import { realIo } from '../../../src/base/io.js';
 import { DIRTY_LOG } from '../../../src/dirtylog/types.js';
-import { SLINK } from '../../../src/slink/types.js';
+import { SLINK, type SlinkAround } from '../../../src/slink/types.js';
+
+const AROUND: SlinkAround = { stamp: '/nowhere', taken: [], nbd: () => assert.fail('no nbd site here') };
 
 describe('types', () => {
   it('the product registers what it has, newest first', () => {
     assert.deepEqual(typeNames(productTypes({})), {
       replog: ['ringbuffer'],
-      slink: ['blockdev'],
+      slink: ['nbd', 'blockdev'],
       'dirty-log': ['disk', 'core', 'nolog'],
       'region-hash': [],
       'exception-store': [],
@@ -32,10 +34,7 @@ describe('types', () => {
 
   it('makeSite counts the use of a type until it is put', () => {
     const types = productTypes({});
-    const made = makeSite(types, plainSite(1, 'blockdev', '/nowhere'), realIo, realClock, {
-      stamp: '/nowhere',
-      taken: [],
-    });
+    const made = makeSite(types, plainSite(1, 'blockdev', '/nowhere'), realIo, realClock, AROUND);
     assert.equal(made.site.type, 'blockdev');
     assert.throws(() => types.unregister(SLINK, 'blockdev'), { errno: 'ETXTBSY' });
     made.put();
@@ -44,22 +43,16 @@ describe('types', () => {
 
   it('makeSite refuses an unknown type, and counts no use of one whose site cannot be', () => {
     const types = productTypes({});
-    assert.throws(
-      () => makeSite(types, plainSite(1, 'tape', 'x'), realIo, realClock, { stamp: '/nowhere', taken: [] }),
-      {
-        errno: 'ENOENT',
-        message: 'slink type "tape": not registered; there is blockdev',
-      },
-    );
+    assert.throws(() => makeSite(types, plainSite(1, 'tape', 'x'), realIo, realClock, AROUND), {
+      errno: 'ENOENT',
+      message: 'slink type "tape": not registered; there is nbd, blockdev',
+    });
     const refusing = { ...types.peek(SLINK, 'blockdev')!, check: () => 'address: not to my liking; choose another' };
     types.register(SLINK, 'picky', refusing);
-    assert.throws(
-      () => makeSite(types, plainSite(3, 'picky', 'x'), realIo, realClock, { stamp: '/nowhere', taken: [] }),
-      {
-        errno: 'EINVAL',
-        message: 'site 3: address: not to my liking; choose another',
-      },
-    );
+    assert.throws(() => makeSite(types, plainSite(3, 'picky', 'x'), realIo, realClock, AROUND), {
+      errno: 'EINVAL',
+      message: 'site 3: address: not to my liking; choose another',
+    });
     assert.equal(types.uses(SLINK, 'picky'), 0);
   });
 
