@@ -36,8 +36,11 @@ export const ERRNO = {
   EPROTO: 71,
   EOPNOTSUPP: 95,
   ECONNABORTED: 103,
+  ECONNRESET: 104,
   ENOTCONN: 107,
   ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  EHOSTUNREACH: 113,
 } as const;
 
 export type ErrnoName = keyof typeof ERRNO;
@@ -60,6 +63,9 @@ const SENTENCE: Partial<Record<ErrnoName, string>> = {
   ENXIO: 'no such device or foreign format',
   EOPNOTSUPP: 'the file system does not support it',
   ETIMEDOUT: 'timed out',
+  ECONNRESET: 'the other side ended the connection',
+  ECONNREFUSED: 'nobody listens there',
+  EHOSTUNREACH: 'no way leads there',
 };
 
 /** `EIO` for 5 or -5; `errno 99` for what has no name here. */

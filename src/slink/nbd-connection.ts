@@ -60,6 +60,8 @@ export class NbdConnection {
   private inbox: Buffer[] = [];
   private inboxBytes = 0;
   private wake: (() => void) | undefined;
+  /** TLS is being agreed on. */
+  private securing = false;
   private structured = false;
   private generation = 0;
   private work: NbdWork | undefined;
@@ -132,6 +134,8 @@ export class NbdConnection {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       // Answers of a kernel whose process no longer has the connection.
       if (error.code === 'ECONNRESET' || error.code === 'EPIPE' || error.code === 'ECONNREFUSED') this.drop();
+      if (this.securing && error.syscall === undefined)
+        return this.fail(new NbdFault(`${this.name}: TLS failed: ${error.message}`, { refused: true }));
       const why = typeof error.errno === 'number' && error.errno > -4000 ? errnoText(error.errno) : error.message;
       this.fail(
         new NbdFault(
@@ -245,15 +249,10 @@ export class NbdConnection {
     this.raw.removeAllListeners('data');
     const secure = tls.connect({ socket: this.raw, ...secrets(address, how) });
     this.stream = secure;
+    this.securing = true;
     this.listen(secure);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        secure.once('secureConnect', resolve);
-        secure.once('error', reject);
-      });
-    } catch (error) {
-      throw new NbdFault(`${this.name}: TLS failed: ${(error as Error).message}`, { refused: true });
-    }
+    await new Promise<void>((resolve) => secure.once('secureConnect', resolve));
+    this.securing = false;
   }
 
   // --- requests --------------------------------------------------------------------------------------------
