@@ -44,7 +44,7 @@ export class NbdServer {
   async start(): Promise<void> {
     // Without the harness's mark: it is no process of reptool.
     const child = this.m.spawn(this.kind, this.words(), {
-      env: { ...process.env } as Record<string, string>,
+      env: { ...process.env },
       timeoutMs: 110_000,
     });
     this.child = child;
