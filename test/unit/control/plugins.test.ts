@@ -13,7 +13,7 @@ import { completeSlink, type PluginSite } from '../../../src/slink/plugin-site.j
 import { SLINK, type SlinkAround } from '../../../src/slink/types.js';
 import { diskFolder } from '../../support/mounted.js';
 
-const AROUND: SlinkAround = { stamp: '/nowhere', taken: [] };
+const AROUND: SlinkAround = { stamp: '/nowhere', taken: [], nbd: () => assert.fail('no nbd site here') };
 
 describe('plugins', () => {
   let top: string;
