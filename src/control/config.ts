@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import { RepError, check, errnoText } from '../base/errors.js';
 import { realIo, type Io } from '../base/io.js';
 import { GIB, MIB, SECTOR, formatSize } from '../base/units.js';
+import { imagePath } from '../slink/folder-devices.js';
 import { groupFiles } from './state.js';
 
 export const CONFIG_VERSION = 1;
@@ -428,6 +429,7 @@ export function hasLimit(f: FallBehind): boolean {
 /** A site on the local image's or another site's path would write over it. */
 function uniquePaths(r: Reader, config: GroupConfig): void {
   const used = new Map(config.devices.map((d, i): [string, string] => [d.local, `devices[${i}].local`]));
+  used.set(config.log.path, 'log.path');
   const claim = (path: string, key: string): void => {
     const before = used.get(path);
     if (before !== undefined) throw r.fault(key, `${path} is used by ${before} already`);
@@ -438,7 +440,11 @@ function uniquePaths(r: Reader, config: GroupConfig): void {
       for (const { name } of config.devices)
         claim(`${site.address}/${Object.hasOwn(site.map, name) ? site.map[name]! : name}`, `sites[${i}].map.${name}`);
     if (site.type !== 'blockdev') return;
-    if (site.address !== '') claim(site.address, `sites[${i}].address`);
+    if (site.address !== '') {
+      claim(site.address, `sites[${i}].address`);
+      // In a folder of its own an image of the site would still be a local one, if that lies there by its name.
+      for (const { name } of config.devices) claim(imagePath(site.address, name), `sites[${i}].address`);
+    }
     for (const [name, file] of Object.entries(site.map)) claim(file, `sites[${i}].map.${name}`);
   });
 }

@@ -17,6 +17,8 @@ export interface SiteFacts {
   paused: boolean;
   needsFullResync: boolean;
   cursor: LogPlace;
+  /** Everything below is confirmed; the cursor may lag a little. */
+  confirmed: number;
   /** Its timeout has let writers go on without it. */
   degraded: boolean;
   /** Every write waits for it just now: it is sync, or beyond its fall-behind limits. */
@@ -211,7 +213,7 @@ function suspendedReason(f: GroupFacts): string | null {
 function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
   const { window, log } = f;
   const { cursor, config } = site;
-  const behind = Math.max(0, window.tail - cursor.seq);
+  const behind = Math.max(0, window.tail - Math.max(site.confirmed, cursor.seq));
   const lagBytes = behind === 0 ? 0 : Math.max(0, log.durablePos - cursor.pos) + window.undurable;
   const lagMs = behind === 0 || site.oldestUs === 0 ? 0 : Math.max(0, f.nowMs - site.oldestUs / 1000);
   const open = site.window;

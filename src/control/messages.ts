@@ -4,6 +4,11 @@
  *
  *   site NR pause                stop sending to a site; the log keeps what it misses
  *   site NR resume               go on sending
+ *   site NR policy POLICY [stall]    sync or async: who waits for the site
+ *   site NR set KEY=VALUE…       policy, stall, ack, fallbehind, sync-timeout, bandwidth, rpo (site-settings)
+ *   site add NR TYPE:ADDRESS [KEY=VALUE…]    a new site, from the beginning of the log
+ *   site remove NR               a site that is no longer fed; its data stay where they are
+ *   fail-pending                 answers those who wait for sites with EIO; what they wrote stays in the log
  *   tag NAME                     a named point in the history; answers its seq
  *   resume [all]                 try again what an error suspended; sites go on if all are paused, with `all` each one
  *   suspend [all]                pause every site
@@ -29,6 +34,11 @@ export interface MessageHost {
   devices(): readonly string[];
   isPaused(site: number): boolean;
   setPaused(site: number, paused: boolean): Promise<string>;
+  /** `words`: KEY=VALUE. */
+  setSite(site: number, words: readonly string[]): Promise<string>;
+  addSite(nr: string, where: string, words: readonly string[]): Promise<string>;
+  removeSite(site: number): Promise<string>;
+  failPending(): Promise<string>;
   /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
   tag(name: string, resent: boolean): Promise<string>;
   resume(): Promise<string>;
@@ -41,6 +51,7 @@ export const MAX_MESSAGE = 4096;
 const MAX_TAG = 128;
 const DEFAULT_WAIT_MS = 60_000;
 const VERBS = [
+  'fail-pending',
   'flush',
   'postsuspend',
   'replog',
@@ -54,7 +65,8 @@ const VERBS = [
   'wait',
 ] as const;
 const STATISTICS_VERBS = ['on', 'off', 'reset'] as const;
-const SITE_VERBS = ['pause', 'resume'] as const;
+const SITE_VERBS = ['pause', 'resume', 'policy', 'set'] as const;
+const SITES_VERBS = ['add', 'remove'] as const;
 
 /** The words of one message. Throws EINVAL where the text is not one. */
 export function splitMessage(text: string): string[] {
@@ -67,7 +79,10 @@ export function splitMessage(text: string): string[] {
   return line.trim().split(/\s+/);
 }
 
-const USAGE = 'site NR pause|resume, tag NAME, suspend, resume, flush, wait [NR] [TIMEOUT], statistics on|off|reset';
+const SITE_USAGE = 'site NR pause|resume|policy POLICY|set KEY=VALUE…, site add NR TYPE:ADDRESS, site remove NR';
+const USAGE =
+  'site NR pause|resume|policy|set, site add|remove NR, fail-pending, tag NAME, suspend, resume, flush, wait [NR] [TIMEOUT], ' +
+  'statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
 export async function runMessage(
@@ -79,12 +94,11 @@ export async function runMessage(
   // A device's name wins over a shortened verb, so that no later verb takes a device's messages away.
   if (host.devices().includes(first)) return toDevice(host, first, rest);
   switch (prefixOf(first, VERBS)) {
-    case 'site': {
-      const nr = siteNumber(rest[0], host);
-      const verb = prefixOf(rest[1] ?? '', SITE_VERBS);
-      if (verb === undefined || rest.length !== 2) throw invalid(words.join(' '), 'write: site NR pause|resume');
-      return host.setPaused(nr, verb === 'pause');
-    }
+    case 'site':
+      return site(words, rest, host);
+    case 'fail-pending':
+      if (rest.length > 0) throw invalid(words.join(' '), 'write: fail-pending');
+      return host.failPending();
     case 'tag': {
       const name = rest[0];
       if (name === undefined || rest.length !== 1)
@@ -132,6 +146,35 @@ function isAll(words: readonly string[], rest: readonly string[]): boolean {
   return rest.length === 1;
 }
 
+function site(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
+  const misused = (): RepError => invalid(words.join(' '), `write: ${SITE_USAGE}`);
+  const all = prefixOf(rest[0] ?? '', SITES_VERBS);
+  if (all === 'add') {
+    if (rest.length < 3) throw misused();
+    return host.addSite(rest[1]!, rest[2]!, rest.slice(3));
+  }
+  if (all === 'remove') {
+    if (rest.length !== 2) throw misused();
+    return host.removeSite(siteNumber(rest[1], host));
+  }
+  const nr = siteNumber(rest[0], host);
+  const more = rest.slice(2);
+  switch (prefixOf(rest[1] ?? '', SITE_VERBS)) {
+    case 'pause':
+    case 'resume':
+      if (more.length > 0) throw misused();
+      return host.setPaused(nr, rest[1]!.startsWith('p'));
+    case 'policy':
+      if (more.length === 0 || more.length > 2) throw misused();
+      return host.setSite(nr, [`policy=${more.join('+')}`]);
+    case 'set':
+      if (more.length === 0) throw misused();
+      return host.setSite(nr, more);
+    case undefined:
+      throw misused();
+  }
+}
+
 const STATISTICS_USAGE = 'write: statistics on|off|reset';
 
 function statistics(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
@@ -156,7 +199,7 @@ function siteNumber(word: string | undefined, host: MessageHost): number {
     throw invalid(`site ${word ?? ''}`.trim(), 'a site is named by its number');
   const nr = Number(word);
   if (nr === 0)
-    throw invalid('site 0', 'slink 0 is the local site and cannot be paused or waited for; name a site from 1');
+    throw invalid('site 0', 'slink 0 is the local site, which is not paused, waited for or set; name a site from 1');
   if (!host.sites().includes(nr)) {
     const known = host.sites().join(', ');
     throw new RepError('ENOENT', `site ${nr}: no such site; ${known === '' ? 'there are none' : `there is ${known}`}`);

@@ -97,7 +97,7 @@ export function gather(p: GatherParts): GroupFacts {
   const facts = windowFacts(window, shared);
   const holder = p.checkpointer.holder();
   const { timeline, policies } = p;
-  const sight = { window, timeline, policies, tail: facts.tail, waiting: waitingWrites(shared) };
+  const sight = { window, shared, timeline, policies, tail: facts.tail, waiting: waitingWrites(shared) };
   const logFacts: LogFacts = {
     ring: log.ring,
     segment: log.segment,

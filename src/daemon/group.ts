@@ -17,10 +17,12 @@ import { closeGroup } from './close.js';
 import { GroupHost } from './host.js';
 import { LinkPolicies } from '../slink/policy.js';
 import { Indexer } from './indexer.js';
-import { holdsLog, linkFact, linkRules, makeLink, type Link } from './links.js';
+import { holdsLog, linkFact, linkRules, makeLink, makeStale, type Link } from './links.js';
 import { assignPlaces } from './places.js';
-import type { OpenGroup } from './open.js';
+import { HISTORY_LOST, type OpenGroup } from './open.js';
 import type { Around, Serving, Threads } from './parts.js';
+import { SiteAdmin } from './site-admin.js';
+import { checkSupported } from './supported.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
 import type { FromData } from './threads.js';
 import { View } from './view.js';
@@ -37,6 +39,7 @@ export class Group implements Serving {
   readonly policies: LinkPolicies;
   private readonly config: DaemonConfig;
   private readonly view: View;
+  private readonly admin: SiteAdmin;
   private readonly host: GroupHost;
   private readonly tree: ControlTree;
   private readonly indexer: Indexer;
@@ -57,13 +60,6 @@ export class Group implements Serving {
       const place = places[i]!;
       return makeLink(site, place, opened.links[i]!, (threads.ships[place] ??= threads.moreShips(place)));
     });
-    // Before any request is served: from the first one on, writers are held by whom they should be.
-    this.policies = new LinkPolicies(window, shared, realClock, {
-      degraded: (place, on) => this.degraded(place, on),
-      beyond: (place, on) => this.beyond(place, on),
-    });
-    for (const link of this.links)
-      this.policies.add(link.place, linkRules(link.config), link.state, link.stale !== '', link.cursor.seq);
     const checkpointer = new Checkpointer({
       ...{ log: opened.log, index: opened.index, window, shared, clock: realClock },
       ...(opened.recovered === undefined ? {} : { recovered: opened.recovered }),
@@ -73,10 +69,35 @@ export class Group implements Serving {
     // What the log would keep for a site that is configured no more, nobody will ever fetch.
     for (const { nr } of opened.recovered?.links ?? opened.index.links())
       if (!this.links.some((link) => link.config.nr === nr)) checkpointer.dropLink(nr);
-    for (const link of this.links) checkpointer.noteLink(linkFact(link), holdsLog(link));
+    for (const link of this.links) {
+      if (link.stale === '' && link.cursor.pos < shared.logHead && !checkpointer.rewind())
+        makeStale(link, HISTORY_LOST);
+      checkpointer.noteLink(linkFact(link), holdsLog(link));
+    }
+    // Before any request is served: from the first one on, writers are held by whom they should be.
+    this.policies = new LinkPolicies(window, shared, realClock, {
+      degraded: (place, on) => this.degraded(place, on),
+      beyond: (place, on) => this.beyond(place, on),
+    });
+    for (const link of this.links)
+      this.policies.add(link.place, linkRules(link.config), link.state, link.stale !== '', link.cursor.seq);
     this.view = new View(config, opened, around, this.links, checkpointer, this.policies);
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
+    this.admin = new SiteAdmin({
+      ...{ groupDir: config.groupDir, opened, around, threads, checkpointer },
+      ...{ policies: this.policies, links: this.links },
+      start: (link) => this.startLink(link),
+      told: (verb, link) => {
+        this.view.forget();
+        if (verb !== 'destroy') this.view.linkEvent(link, '', undefined, verb);
+        else this.view.events.add('destroy', 'site', `site${link.config.nr}`);
+        this.host.moved();
+      },
+      room: () => this.roomMayCome(),
+      check: (changed, file) => checkSupported(changed, opened.types, file),
+    });
     this.host = new GroupHost({
+      admin: this.admin,
       ...{ window, shared, checkpointer, links: this.links, logPath: opened.config.log.path },
       devices: opened.config.devices.map((d) => d.name),
       append: (type, payload) => this.append(type, 0, payload),
@@ -132,7 +153,7 @@ export class Group implements Serving {
   /** What can wait until applications are served again. */
   afterStart(): void {
     const { opened } = this;
-    this.links.forEach((link, i) => this.startLink(link, i));
+    for (const link of this.links) this.startLink(link);
     this.checkpointer.noteApplied(opened.synced);
     this.indexer.look(opened.index);
     setInterval(() => this.tick(), TICK_MS);
@@ -157,7 +178,7 @@ export class Group implements Serving {
     });
   }
 
-  private startLink(link: Link, i: number): void {
+  private startLink(link: Link): void {
     const { opened } = this;
     link.thread.onMessage = (message) => this.fromShip(link, message);
     // A site that needs a full resync is left as it is.
@@ -175,7 +196,7 @@ export class Group implements Serving {
       },
       identity: { logId: opened.config.id, group: opened.config.name, nr: link.config.nr },
       devices: opened.config.devices.map(({ nr, name, size }) => ({ nr, name, size })),
-      cursor: opened.links[i]!.cursor,
+      cursor: link.cursor,
       fresh: link.fresh,
       paused: link.paused,
     });

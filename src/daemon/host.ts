@@ -1,5 +1,6 @@
 /** What messages do to a running group; see control/messages.ts for their words. */
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
+import { hasLimit } from '../control/config.js';
 import type { MessageHost } from '../control/messages.js';
 import { R_BYTES, R_TYPE, REC } from '../replog/format.js';
 import { SH, type Shared } from '../replog/shared.js';
@@ -7,12 +8,14 @@ import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { tailOf } from './gather.js';
 import { linkFact, holdsLog, type Link } from './links.js';
+import type { SiteAdmin } from './site-admin.js';
 
 export interface HostParts {
   window: Window;
   shared: Shared;
   checkpointer: Checkpointer;
   links: readonly Link[];
+  admin: SiteAdmin;
   devices: readonly string[];
   /** Appends a record through the data thread; resolves when it is in the log. */
   append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
@@ -72,11 +75,27 @@ export class GroupHost implements MessageHost {
       link.reason = '';
       this.p.linkChanged(link);
     }
-    return `site ${site} ${paused ? 'paused; the log keeps what it misses' : 'resumed'}`;
+    return `site ${site} ${paused ? `paused; the log keeps what it misses${pauseRemark(link)}` : 'resumed'}`;
   }
 
   async statistics(what: 'on' | 'off' | 'reset'): Promise<string> {
     return this.p.statistics(what);
+  }
+
+  setSite(site: number, words: readonly string[]): Promise<string> {
+    return this.p.admin.set(site, words);
+  }
+
+  addSite(nr: string, where: string, words: readonly string[]): Promise<string> {
+    return this.p.admin.add(nr, where, words);
+  }
+
+  removeSite(site: number): Promise<string> {
+    return this.p.admin.remove(site);
+  }
+
+  async failPending(): Promise<string> {
+    return this.p.admin.failPending();
   }
 
   async tag(name: string, resent: boolean): Promise<string> {
@@ -204,4 +223,13 @@ export class GroupHost implements MessageHost {
     }
     return undefined;
   }
+}
+
+/** A pause is an operator's wish, so it is no reason to break what sync promises; whom it holds is said. */
+function pauseRemark({ config }: Link): string {
+  const { policy, syncTimeoutMs, nr } = config;
+  const until = syncTimeoutMs > 0 ? `, ${syncTimeoutMs / 1000} s at most` : '';
+  if (policy === 'sync')
+    return `; it is sync: writers wait until it is resumed${until} (site ${nr} policy async lets them go)`;
+  return hasLimit(config.fallBehind) ? '; beyond its fall-behind limit writers wait' : '';
 }

@@ -60,6 +60,11 @@ export function makeLink(config: SiteConfig, place: number, start: LinkStart, th
   };
 }
 
+/** It cannot be continued from this log. */
+export function makeStale(link: Link, why: string): void {
+  Object.assign(link, { stale: why, reason: why, state: 'failed', fresh: false });
+}
+
 export function linkFact(link: Link): LinkFact {
   const { pos, seq, chainLo, chainHi, time, reign } = link.cursor;
   return {
@@ -100,6 +105,7 @@ export function waitingWrites(shared: Shared): number[] {
 
 export interface LinkSight {
   window: Window;
+  shared: Shared;
   timeline: Timeline;
   tail: number;
   policies: LinkPolicies;
@@ -107,7 +113,7 @@ export interface LinkSight {
 }
 
 export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
-  const { window, timeline, tail, policies, waiting } = sight;
+  const { window, shared, timeline, tail, policies, waiting } = sight;
   return {
     config: link.config,
     state: link.state,
@@ -115,6 +121,8 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     paused: link.paused,
     needsFullResync: link.stale !== '',
     cursor: link.cursor,
+    // Its own word is ahead of what it has told main.
+    confirmed: shared.linkSeq(link.place, tail),
     degraded: policies.isDegraded(link.place),
     sync: policies.isSync(link.place),
     waiting: waiting[link.place]!,

@@ -143,7 +143,7 @@ async function main(): Promise<void> {
   const threads = startThreads();
   const types = await daemonTypes(groupPlugins(), log);
   if (config.spare) {
-    await Promise.all([threads.data.up, threads.commit.up, threads.apply.up, ...threads.ships.map((s) => s.up)]);
+    await Promise.all([threads.data.up, threads.commit.up, threads.apply.up, ...threads.ships.map((s) => s?.up)]);
     await channel.send({ type: 'ready' });
     await go;
   }

@@ -272,18 +272,21 @@ function damaged(seq: number): RepError {
 
 // --- links -----------------------------------------------------------------------------------------------
 
+export const HISTORY_LOST = 'the log no longer holds the whole history: it needs a full resync';
+
 function linksFrom(config: GroupConfig, log: LogFile, facts: readonly LinkFact[], indexLost: boolean): LinkStart[] {
   const first: SiteCursor = { ...firstPlace(log.super.logId), reign: 0 };
   return config.sites.map(({ nr }) => {
     const fact = facts.find((f) => f.nr === nr);
     if (fact === undefined) {
       // Never open before. It can begin with the history as long as the log still holds all of it.
-      const whole = log.super.head.pos === 0 && !indexLost;
+      // Space that is free is not yet written over (Checkpointer.rewind decides).
+      const whole = log.super.durable.pos < log.ring && !indexLost;
       const stale = whole
         ? undefined
         : indexLost
           ? 'the index, which knew how far the site is, was lost: it needs a full resync'
-          : 'the log no longer holds the whole history: it needs a full resync';
+          : HISTORY_LOST;
       return { nr, cursor: first, fresh: whole, paused: false, stale };
     }
     const cursor: SiteCursor = { ...fact.cursor, reign: fact.reign };

@@ -16,7 +16,8 @@ export interface Threads {
   answer?: (reply: Uint8Array) => void;
   commit: Thread<CommitStart | ToShell, FromCommit>;
   apply: Thread<ApplyStart | ToShell, FromApply>;
-  ships: ShipThread[];
+  /** By place. */
+  ships: (ShipThread | undefined)[];
   /** Makes the thread of one more link. */
   moreShips(place: number): ShipThread;
 }

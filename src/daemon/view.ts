@@ -1,7 +1,7 @@
 /** What `.ctl` shows of a group that is served: status, table and events, and what they are made of. */
 import { realClock } from '../base/clock.js';
 import { buildStatus, holderName, type GroupFacts } from '../control/facts.js';
-import { EventLog, type EventThing } from '../control/events.js';
+import { EventLog, type EventThing, type EventVerb } from '../control/events.js';
 import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
 import { metricsText } from '../control/metrics.js';
 import { statusLines } from '../control/status-lines.js';
@@ -123,9 +123,9 @@ export class View {
   }
 
   /** `why` instead of the link's own reason; `mode` where it is the news and may have changed again since. */
-  linkEvent(link: Link, why = link.reason, mode?: 'A' | 'S'): void {
+  linkEvent(link: Link, why = link.reason, mode?: 'A' | 'S', verb: EventVerb = 'change'): void {
     const keys = { ...this.linkKeys(link), ...(mode === undefined ? {} : { mode }) };
-    this.events.add('change', 'site', `site${link.config.nr}`, keys, why === '' ? undefined : why);
+    this.events.add(verb, 'site', `site${link.config.nr}`, keys, why === '' ? undefined : why);
     if (link.state === 'failed') log(`site ${link.config.nr} failed: ${link.reason}`);
   }
 

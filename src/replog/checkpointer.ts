@@ -14,7 +14,7 @@ import type { Clock, Machine } from '../base/clock.js';
 import { RepError, ioError } from '../base/errors.js';
 import { MIB, type LogPos, type Seq } from '../base/units.js';
 import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../index/contract.js';
-import type { LogPlace } from './format.js';
+import { ALIGN, type LogPlace } from './format.js';
 import type { LogFile } from './logfile.js';
 import { indexIsLost, trustedLinks, type Recovered } from './recovery.js';
 import type { Shared } from './shared.js';
@@ -43,6 +43,9 @@ interface Link {
   holds: boolean;
   changed: boolean;
 }
+
+/** Log space that is spared when the head goes back: for the ends of segments, and a request that is on its way. */
+const REWIND_SPARE = 4 * MIB;
 
 /** Applied and synced bytes after which a checkpoint is made without waiting for its time. */
 const CHECKPOINT_BYTES = 32 * MIB;
@@ -99,6 +102,24 @@ export class Checkpointer implements Machine {
     if (place.pos <= this.checkpoint.pos) return;
     this.checkpoint = { ...place };
     this.changed = true;
+  }
+
+  /**
+   * For a link that is to begin with the history: puts the head back to the beginning of the log, where nothing
+   * has been written over since. False, and nothing changed, where something has, or soon would be.
+   */
+  rewind(): boolean {
+    const { shared, window, log } = this;
+    const before = shared.logHead;
+    if (before === 0) return true;
+    // The data thread admits by this word: first it stops, then it is counted what it had admitted before.
+    shared.logHead = 0;
+    const { pos, seq } = this.durablePlace();
+    const tail = window.seqOf(W.TAIL, seq);
+    const bytes = tail === seq ? 0 : window.payloadEnd(window.slotAt(tail - 1)) - window.payloadPos(window.slotAt(seq));
+    if (pos + bytes + (tail - seq) * 2 * ALIGN + REWIND_SPARE <= log.ring) return true;
+    shared.logHead = before;
+    return false;
   }
 
   /** A link's cursor or state; `holds` = what the log holds behind its cursor must be kept. */

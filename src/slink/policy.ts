@@ -47,6 +47,8 @@ interface Gated {
   waitsSince: number;
   /** DURABLE as of the last look: once that is confirmed, the link has caught up. */
   goal: number | undefined;
+  /** WANTED as an earlier link at this place left it. */
+  old: number;
   switches: number;
 }
 
@@ -74,15 +76,17 @@ export class LinkPolicies implements Machine {
 
   /**
    * A link comes to `place`. Its site has confirmed everything below `seq`, as far as is known: its shipper, which
-   * must not run yet, takes the word over from there.
+   * must not run yet, takes the word over from there. A new one holds nobody before it has caught up for the first
+   * time.
    */
-  add(place: number, rules: LinkRules, state: LinkState, lost: boolean, seq: number): void {
+  add(place: number, rules: LinkRules, state: LinkState, lost: boolean, seq: number, isNew = false): void {
     const { shared } = this;
     const now = this.clock.monoMs();
     shared.store(SH.LINK_SEQ + place, seq | 0);
     shared.store(SH.PLACES, Math.max(shared.load(SH.PLACES), place + 1));
     const switches = shared.load(SH.SWITCHES + place);
-    const rest = { since: now, degraded: false, awaited: 0, waitsSince: 0, goal: undefined };
+    const old = shared.floatView[SHF.WANTED + place]!;
+    const rest = { since: now, degraded: isNew, awaited: 0, waitsSince: 0, goal: undefined, old };
     this.links.set(place, { rules, state, lost, ...rest, switches });
     this.apply();
   }
@@ -127,7 +131,7 @@ export class LinkPolicies implements Machine {
       this.tellSwitches(place, link);
       if (this.mayHold(link) || link.degraded) ms = LOOK_MS;
       if (link.state === 'connecting' && now - link.since >= CONNECT_MS) changed = true;
-      if (link.rules.holdMs === 0) continue;
+      if (link.rules.holdMs === 0 && !link.degraded) continue;
       if (link.degraded ? this.caughtUp(place, link) : this.tooLong(place, link, now)) {
         link.degraded = !link.degraded;
         link.awaited = 0;
@@ -150,6 +154,7 @@ export class LinkPolicies implements Machine {
 
   private tooLong(place: number, link: Gated, now: number): boolean {
     const wanted = this.shared.floatView[SHF.WANTED + place]!;
+    if (wanted === link.old) return false;
     const confirmed = this.shared.linkSeq(place, wanted);
     if (wanted <= confirmed) link.awaited = 0;
     else if (link.awaited <= confirmed) {

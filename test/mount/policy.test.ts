@@ -160,4 +160,112 @@ describe('policies', function () {
     assert.match(await m.control('events'), /degraded:yes .*reason:writers waited/);
     await assertAllSame(m);
   });
+
+  /** `reptool site WORDS…`, which has to succeed; what it says. */
+  async function site(m: Mounted, ...words: string[]): Promise<string> {
+    const outcome = await m.reptool(['site', ...words, '--mount', m.dir], { timeoutMs: 60_000 });
+    assert.equal(outcome.status, 0, outcome.stderr);
+    return outcome.stdout;
+  }
+
+  async function refused(m: Mounted, error: RegExp, ...words: string[]): Promise<void> {
+    const before = readFileSync(join(m.groupDir, 'group.json'), 'utf8');
+    const outcome = await m.reptool(['site', ...words, '--mount', m.dir]);
+    assert.equal(outcome.status, 1, `${words.join(' ')}: ${outcome.stdout}`);
+    assert.match(outcome.stderr, error);
+    assert.equal(readFileSync(join(m.groupDir, 'group.json'), 'utf8'), before, 'group.json was changed');
+  }
+
+  it('site set changes a mounted group at once and for good; what contradicts itself changes nothing', async () => {
+    const m = (mounted = await Mounted.start(SMALL));
+    await site(m, 'set', '1', '--fallbehind', 'ios=10000,size=200m', '--bandwidth', '100m', '--rpo', '50ms');
+    assert.match(await m.control('table'), /async.* ios 10000/);
+    const status = await siteStatus(m);
+    assert.deepEqual(status['fall-behind'], { ios: 10000, size: 200 << 20, 'timeout-ms': 0 });
+    assert.deepEqual([status.bandwidth, status['rpo-ms']], [100 << 20, 50]);
+    await refused(m, /a sync site never falls behind/, 'set', '1', '--policy', 'sync');
+    await refused(m, /name one/, 'set', '1', '--policy', 'sync+async');
+    await refused(m, /not served|durable/, 'set', '1', '--ack', 'received');
+    await refused(m, /no such site/, 'set', '9', '--policy', 'sync');
+    assert.match(
+      await site(m, 'set', '1', '--policy', 'sync', '--fallbehind', 'none'),
+      /writes wait for it from now on/,
+    );
+    await wrote(write(m, 1));
+    assert.equal((await siteStatus(m))['lag-writes'], 0);
+    assert.match(await m.control('events'), /change site name:site1 .*policy:sync mode:S/);
+    assert.match(await site(m, 'list'), /site1 +connected +policy:sync/);
+    const daemon = await m.killDaemon();
+    await m.serving(daemon);
+    assert.equal((await siteStatus(m)).mode, 'S', 'the next daemon holds writers as well');
+    await m.umount();
+    await m.mount();
+    assert.equal((await siteStatus(m)).policy, 'sync');
+    await assertAllSame(m);
+  });
+
+  it('site set policy=async lets go who waits; fail-pending answers them with EIO once', async () => {
+    const m = await withSite({ policy: 'sync' });
+    await m.site('pause');
+    const first = write(m, 1);
+    await untilSite(m, 'one waits', (s) => s['waiting-writes'] === 1);
+    assert.match(await site(m, 'fail-pending'), /1 waiting request was answered with EIO/);
+    const outcome = await first.done;
+    assert.match(outcome.stderr, /[Ii]nput\/output error/);
+    const second = write(m, 2);
+    await untilSite(m, 'the next one waits again', (s) => s['waiting-writes'] === 1);
+    await site(m, 'set', '1', '--policy', 'async');
+    await wrote(second);
+    await m.site('resume');
+    await m.drain();
+    assert.notEqual(await atSite(m, 1), '0', 'what failed is in the log and reached the site');
+    await assertAllSame(m);
+  });
+
+  it('site add makes a site from the beginning of the log, site remove lets its writers go', async () => {
+    const m = (mounted = await Mounted.start(SMALL));
+    for (let n = 0; n < 5; n++) await wrote(write(m, n));
+    const folder = join(m.top, 'second one');
+    assert.match(await site(m, 'add', '7', `blockdev:${folder}`, '--policy', 'sync'), /site 7 added/);
+    await untilSite(m, 'site 7 gates', (s) => s['peer-node-id'] === 7 && s.mode === 'S');
+    await wrote(write(m, 6));
+    await must('cmp', [m.disk, join(folder, 'disk0.img'), '-n', '4096']);
+    await refused(m, /exists already/, 'add', '7', `blockdev:${join(m.top, 'third')}`);
+    await refused(m, /used by/, 'add', '8', `blockdev:${m.siteFolder}`);
+    await refused(m, /make or mount/, 'add', '8', `blockdev:${join(m.top, 'no/where')}`);
+    await refused(m, /unknown type|not served/, 'add', '8', 'pigeon:home');
+    await must('mkdir', [join(m.top, 'foreign')]);
+    writeFileSync(join(m.top, 'foreign', 'disk0.img'), 'somebody else wrote this');
+    await refused(m, /was not added/, 'add', '8', `blockdev:${join(m.top, 'foreign')}`);
+    assert.equal(readFileSync(join(m.top, 'foreign', 'disk0.img'), 'utf8'), 'somebody else wrote this');
+
+    const message = `site 7 pause`;
+    await must('sh', ['-c', `echo '${message}' > ${m.dir}/.ctl/messages`], { timeoutMs: 10_000 });
+    const child = write(m, 8);
+    await untilSite(m, 'site 7 holds a writer', (s) => s['waiting-writes'] === 1);
+    await site(m, 'remove', '7');
+    await wrote(child);
+    assert.equal((await m.control('table')).includes(' 7 '), false);
+    assert.match(await m.control('events'), /destroy site name:site7/);
+    assert.match(await site(m, 'add', '7', `blockdev:${join(m.top, 'again')}`), /site 7 added/);
+    await untilSite(m, 'site 7 has all', (s) => s['peer-node-id'] === 7 && s['lag-writes'] === 0);
+    await m.umount();
+    const offline = await m.reptool(['site', 'set', '7', '--rpo', '1s', '--state', m.state]);
+    assert.equal(offline.status, 0, offline.stderr);
+    assert.match(readFileSync(join(m.groupDir, 'group.json'), 'utf8'), /"rpoMs": 1000/);
+    const bad = await m.reptool(['site', 'add', '9', 'nbd:here', '--state', m.state]);
+    assert.equal(bad.status, 1);
+    assert.equal((await m.reptool(['site', 'remove', '7', '--state', m.state])).status, 0);
+    await m.mount();
+    await assertAllSame(m);
+  });
+
+  it('site add is refused where the log has lost its beginning, and changes nothing', async () => {
+    const m = (mounted = await Mounted.start({ size: '32M', logSize: '16M' }));
+    await must('dd', ['if=/dev/urandom', `of=${m.disk}`, 'bs=1M', 'count=30', 'conv=notrunc,fsync', 'status=none'], {
+      timeoutMs: 60_000,
+    });
+    await refused(m, /no longer holds the whole history/, 'add', '2', `blockdev:${join(m.top, 'late')}`);
+    await assertAllSame(m);
+  });
 });

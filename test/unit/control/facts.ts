@@ -13,6 +13,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     reason: '',
     paused: false,
     needsFullResync: false,
+    confirmed: 89,
     degraded: false,
     sync: false,
     waiting: 0,

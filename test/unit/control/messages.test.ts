@@ -12,6 +12,22 @@ class FakeHost implements MessageHost {
     this.calls.push(`setPaused ${site} ${paused}`);
     return 'done';
   }
+  async setSite(site: number, words: readonly string[]): Promise<string> {
+    this.calls.push(`setSite ${site} ${words.join(' ')}`);
+    return 'done';
+  }
+  async addSite(nr: string, where: string, words: readonly string[]): Promise<string> {
+    this.calls.push(['addSite', nr, where, ...words].join(' '));
+    return 'done';
+  }
+  async removeSite(site: number): Promise<string> {
+    this.calls.push(`removeSite ${site}`);
+    return 'done';
+  }
+  async failPending(): Promise<string> {
+    this.calls.push('failPending');
+    return 'done';
+  }
   async tag(name: string, resent: boolean): Promise<string> {
     this.calls.push(`tag ${name}${resent ? ' again' : ''}`);
     return 'seq 42';
@@ -42,6 +58,12 @@ describe('control/messages', () => {
     { text: 'site 1 pause\n', call: 'setPaused 1 true' },
     { text: 'site 7 resume', call: 'setPaused 7 false' },
     { text: '  si   7\tres ', call: 'setPaused 7 false' },
+    { text: 'site 7 policy sync', call: 'setSite 7 policy=sync' },
+    { text: 'site 1 policy async stall', call: 'setSite 1 policy=async+stall' },
+    { text: 'site 1 set bandwidth=10m rpo=1s', call: 'setSite 1 bandwidth=10m rpo=1s' },
+    { text: 'site add 2 blockdev:/b policy=sync', call: 'addSite 2 blockdev:/b policy=sync' },
+    { text: 'site remove 7', call: 'removeSite 7' },
+    { text: 'fail-pending', call: 'failPending' },
     { text: 'tag before-upgrade', call: 'tag before-upgrade' },
     { text: 't x', call: 'tag x' },
     { text: 'resume', call: 'resume' },

@@ -31,6 +31,10 @@ class Host implements MessageHost {
   devices = (): string[] => ['disk0', 'base'];
   isPaused = (): boolean => false;
   setPaused = async (): Promise<string> => 'paused';
+  setSite = async (): Promise<string> => 'set';
+  addSite = async (): Promise<string> => 'added';
+  removeSite = async (): Promise<string> => 'removed';
+  failPending = async (): Promise<string> => '';
   async tag(name: string, resent: boolean): Promise<string> {
     this.tags.push(resent ? `${name} again` : name);
     return `seq ${this.tags.length}`;

@@ -238,4 +238,40 @@ describe('! Checkpointer order: index flushed, superblock durable, space reused'
     assert.equal(log.super.indexGeneration, index.generation);
     assert.ok(index.links().every((l) => l.sync === 'inconsistent'));
   });
+
+  it('! rewind gives a new link the whole history while it is still in the log, and refuses where it is not', () => {
+    const rig = new Rig({ log: newLog({ size: 32 * 1024 * 1024 }) });
+    const { log, window, shared, clock } = rig;
+    const events = { checkpointFailed: (reason: Error) => assert.fail(reason) };
+    const checkpointer = new Checkpointer({ log, index: new MemIndex(), window, shared, clock, events });
+    const fill = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        rig.write(200 * 1024);
+        rig.settle();
+        window.storeSeq(W.APPLIED, rig.durable);
+        window.storeSeq(W.HEAD, rig.durable);
+      }
+      checkpointer.noteApplied(at(rig, rig.durable));
+      checkpointer.ask();
+      checkpointer.step();
+    };
+    const first = at(rig, 1);
+    fill(16);
+    assert.ok(shared.logHead > 0);
+    assert.ok(checkpointer.rewind());
+    assert.equal(shared.logHead, 0);
+    checkpointer.noteLink(link(9, first));
+    checkpointer.ask();
+    checkpointer.step();
+    assert.deepEqual([log.super.head, shared.logHead], [{ pos: 0, seq: 1 }, 0]);
+    checkpointer.dropLink(9);
+    checkpointer.step();
+    clock.ms += 2000;
+    checkpointer.step();
+    fill(96);
+    const head = shared.logHead;
+    assert.ok(log.super.durable.pos < log.ring, 'nothing is written over yet, though it soon would be');
+    assert.equal(checkpointer.rewind(), false);
+    assert.equal(shared.logHead, head);
+  });
 });
