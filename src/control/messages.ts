@@ -17,12 +17,14 @@
  *   wait [NR] [TIMEOUT]          answers when site NR confirmed all that was written before; without NR, when
  *                                all sites did and it is on the local images as well
  *
- * and the words of the historic targets (historic.ts): start, stop, postsuspend, DEVICE start|stop|….
+ * and the words of the historic targets (historic.ts): start, stop, postsuspend, DEVICE start|stop|…; and to links
+ * (historic-slink.ts): slink add, slink del, slink message.
  *
  * Errors: EINVAL unknown or misused message, ENOENT unknown site, ENODEV unknown device, ETIMEDOUT, EINTR.
  */
 import { ERRNO, RepError, errnoName, type ErrnoName } from '../base/errors.js';
 import { flush, replogResize, start, stop, toDevice } from './historic.js';
+import { slink } from './historic-slink.js';
 import { prefixOf } from './message-words.js';
 import { parseDuration } from '../base/units.js';
 import type { MessageReply } from './replies.js';
@@ -57,6 +59,7 @@ const VERBS = [
   'replog',
   'resume',
   'site',
+  'slink',
   'start',
   'statistics',
   'stop',
@@ -96,6 +99,8 @@ export async function runMessage(
   switch (prefixOf(first, VERBS)) {
     case 'site':
       return site(words, rest, host);
+    case 'slink':
+      return slink(host, rest);
     case 'fail-pending':
       if (rest.length > 0) throw invalid(words.join(' '), 'write: fail-pending');
       return host.failPending();

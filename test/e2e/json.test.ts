@@ -48,6 +48,12 @@ describe('e2e: --json, message, wait', function () {
     conforms(JSON.parse(readFileSync(join(place.mount, '.ctl/status.json'), 'utf8')), '_group');
     await json('table', place.mount);
     await json('message', 'default', 'statistics', 'on', ...at);
+    await json('site add', '2', `blockdev:${join(place.group, 'site2')}`, ...at);
+    await json('site set', '2', '--fallbehind', 'ios=1000', ...at);
+    await json('site list', ...at);
+    await json('site list', '--state', place.state);
+    await json('site fail-pending', ...at);
+    await json('site remove', '2', ...at);
     await json('site pause', '1', ...at);
     place.write(2, 'more');
     await json('umount', place.mount);

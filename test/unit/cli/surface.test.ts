@@ -111,7 +111,7 @@ describe('cli surface', () => {
       };
       const flags = ['FLAGS', 'GLOBAL FLAGS']
         .flatMap(section)
-        .flatMap((line) => /^ {2,6}(?:-\w, )?--([\w-]+)/.exec(line)?.[1] ?? []);
+        .flatMap((line) => /^ {2,6}(?:-\w, )?--(?:\[no-\])?([\w-]+)/.exec(line)?.[1] ?? []);
       const args = section('ARGUMENTS').flatMap((line) => /^ {2}\[?([A-Z]+)\b/.exec(line)?.[1] ?? []);
       const page = pageOf(words);
       const inPage = items(page, 'OPTIONS').map((item) => /^--([\w-]+)/.exec(item)![1]!);
