@@ -22,6 +22,7 @@ import {
   type GroupConfig,
 } from '../control/config.js';
 import { createGroup, type CreateOptions } from '../control/create.js';
+import { servedDevices } from '../control/device-plan.js';
 import { adoptIfOrphaned, LOG_FILE, startKeeper, type RunState, type Started } from '../control/keeper-client.js';
 import { lockGroup, noteLockOwner, unlockGroup } from '../control/lock.js';
 import { groupDir, groupFiles, stateRoot } from '../control/state.js';
@@ -373,7 +374,7 @@ function checkFiles(config: GroupConfig): void {
     realIo.close('REPLOG:CLOSE', opened.fd);
     mem.unmap();
   }
-  for (const device of config.devices) {
+  for (const device of servedDevices(config)) {
     const info = realIo.stat('APPLY:STAT', device.local);
     if (typeof info === 'number')
       throw new RepError(

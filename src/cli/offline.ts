@@ -10,7 +10,7 @@ import * as check from '../replog/check.js';
 import * as dump from '../replog/dump.js';
 import { recoverFolder, type FolderReport } from '../slink/recover.js';
 import { usage } from './base.js';
-import { describeHolders, holdersOf } from './holders.js';
+import { describeHolders, holdersOf } from '../control/holders.js';
 import { columns, plural } from './output.js';
 import { Progress } from './progress.js';
 

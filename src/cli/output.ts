@@ -21,9 +21,4 @@ export function plural(n: number, one: string, many = `${one}s`): string {
   return `${n} ${n === 1 ? one : many}`;
 }
 
-/** `a`, `a and b`, `a, b and c`; more than `most` are counted. */
-export function sentenceList(items: readonly string[], most = 5): string {
-  const shown = items.length > most ? [...items.slice(0, most), `${items.length - most} more`] : [...items];
-  const last = shown.pop();
-  return shown.length === 0 ? (last ?? '') : `${shown.join(', ')} and ${last ?? ''}`;
-}
+export { sentenceList } from '../base/words.js';

@@ -25,7 +25,7 @@ import type { Registry } from '../registry/registry.js';
 import { inspectLog } from '../replog/logcreate.js';
 import { LogFile, headerError } from '../replog/logfile.js';
 import { SLINK } from '../slink/types.js';
-import { describeHolders, holdersOf } from './holders.js';
+import { describeHolders, holdersOf } from '../control/holders.js';
 import { Progress } from './progress.js';
 
 /** A table as it was read. */

@@ -16,7 +16,7 @@ import {
 } from '../control/keeper-client.js';
 import { unmount } from '../fuse/mount.js';
 import { interruptible, Interrupted } from './base.js';
-import { describeHolders, holdersOf, releaseHint } from './holders.js';
+import { describeHolders, holdersOf, releaseHint } from '../control/holders.js';
 import { findServed, type Served } from './locate.js';
 import { formatSeconds } from './output.js';
 import { Progress } from './progress.js';

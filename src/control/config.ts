@@ -23,7 +23,8 @@ export const DEFAULT_DEFER_MS = 10_000;
 export const MIN_LOG_SIZE = 4 * MIB;
 /** Slinks are numbered 0…2047; 0 is the local site and stands in `devices[].local`. */
 export const MAX_SITE = 2047;
-export const MAX_DEVICE = 4095;
+/** Numbers of devices are never used again. */
+export const MAX_DEVICE = 65_535;
 export const MAX_NAME = 128;
 const MAX_WAIT_MS = 86_400_000;
 
@@ -43,7 +44,13 @@ export interface DeviceConfig {
   local: string;
   /** Dirty-log words of a table line, by slink number: `["disk", "/dev/dlog1", "8192", "sync"]`; nolog where absent. */
   dirtyLogs: Record<string, string[]>;
+  /** Its local image is only reserved, so that it grows without being allocated. */
+  sparse?: boolean;
+  /** What was begun and is not recorded durably in the log yet (device-changes.ts). */
+  pending?: DevicePending;
 }
+
+export type DevicePending = { op: 'create' } | { op: 'resize'; size: number } | { op: 'remove' };
 
 /** `durable`: a sync site confirms what is flushed there. `received`: what it holds in memory that outlives it. */
 export type Ack = 'durable' | 'received';
@@ -126,6 +133,10 @@ export interface GroupConfig {
   /** Bytes of the window's payload ring, a power of two. */
   windowRing: number;
   devices: DeviceConfig[];
+  /** Numbers from here on were never used; absent: those behind the largest of `devices`. */
+  nextDevice?: number;
+  /** The devices when the log began, from when on it tells of all changes; absent: none was ever made. */
+  firstDevices?: { nr: number; name: string; size: number }[];
   sites: SiteConfig[];
 }
 
@@ -142,6 +153,7 @@ export function defaultConfig(dir: string, id: string, name: string = DEFAULT_GR
     log: { path: files.log, size: DEFAULT_LOG_SIZE },
     windowRing: DEFAULT_WINDOW_RING,
     devices: [plainDevice(0, 'disk0', DEFAULT_DEVICE_SIZE, path.join(files.images, 'disk0'))],
+    nextDevice: 1,
     sites: [plainSite(1, 'blockdev', path.join(dir, 'site1'))],
   };
 }
@@ -369,6 +381,18 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
       size: d.size('size', SECTOR),
       local: d.path('local', base),
       dirtyLogs: d.optional('dirtyLogs', {}, (k) => d.names(k, (inner, nr) => inner.texts(nr))),
+      ...d.optional<Pick<DeviceConfig, 'sparse'>>('sparse', {}, (k) => (d.flag(k) ? { sparse: true } : {})),
+      ...d.optional<Pick<DeviceConfig, 'pending'>>('pending', {}, (k) => ({ pending: d.inner(k, readPending) })),
+    })),
+    ...r.optional<Pick<GroupConfig, 'nextDevice'>>('nextDevice', {}, (k) => ({
+      nextDevice: r.whole(k, 0, MAX_DEVICE + 1),
+    })),
+    ...r.optional<Pick<GroupConfig, 'firstDevices'>>('firstDevices', {}, (k) => ({
+      firstDevices: r.list(k, (d) => ({
+        nr: d.whole('nr', 0, MAX_DEVICE),
+        name: d.name('name'),
+        size: d.size('size', SECTOR),
+      })),
     })),
     sites: r.list('sites', (s) => readSite(s, base)),
   };
@@ -383,6 +407,11 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
   unique(r, 'sites', 'nr', config.sites);
   uniquePaths(r, config);
   return config;
+}
+
+function readPending(p: Reader): DevicePending {
+  const op = p.word('op', ['create', 'resize', 'remove'] as const);
+  return op === 'resize' ? { op, size: p.size('size', SECTOR) } : { op };
 }
 
 function readSite(s: Reader, base: string): SiteConfig {

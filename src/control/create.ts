@@ -18,6 +18,7 @@ import { createImage } from '../slink/images.js';
 import { writeLocalMarks } from '../slink/local-marks.js';
 import type { SiteCursor, SiteDevice } from '../slink/contract.js';
 import { checkConfig, saveConfig, type GroupConfig, type SiteConfig } from './config.js';
+import { nextNumber } from './device-plan.js';
 import { lockGroup, unlockGroup } from './lock.js';
 import { groupFiles, type GroupFiles } from './state.js';
 
@@ -84,6 +85,7 @@ export async function createGroup(dir: string, config: GroupConfig, options: Cre
     fs.writeFileSync(files.creating, 'A group is being made here; without group.json it is not complete.\n');
     made.add(() => fs.unlinkSync(files.creating));
     await makeParts(files, config, options, made);
+    noteDevices(config, options.sparse);
     saveConfig(dir, config, options.io);
     made.add(() => fs.unlinkSync(files.config));
     fs.unlinkSync(files.creating);
@@ -96,6 +98,12 @@ export async function createGroup(dir: string, config: GroupConfig, options: Cre
     if (lock >= 0) unlockGroup(lock);
     throw explain(error, dir, options.signal);
   }
+}
+
+/** The numbers that are given away, and which images are holes. */
+function noteDevices(config: GroupConfig, sparse: ReadonlySet<number> | undefined): void {
+  config.nextDevice = nextNumber(config);
+  for (const device of config.devices) if (sparse?.has(device.nr) === true) device.sparse = true;
 }
 
 function explain(error: unknown, dir: string, signal: AbortSignal | undefined): unknown {

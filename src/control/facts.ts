@@ -8,6 +8,7 @@ import type { KIND_NAMES, RequestCount } from '../replog/meters.js';
 import type { LinkState, OpenWindow } from '../slink/contract.js';
 import { errnoText } from '../base/errors.js';
 import type { GroupConfig, SiteConfig } from './config.js';
+import { servedDevices } from './device-plan.js';
 import type { CountWord, DeviceStatus, RecoveryStatus, SiteStatus, StatisticsStatus, StatusJson } from './status.js';
 
 export interface SiteFacts {
@@ -160,7 +161,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
     },
     statistics: statisticsStatus(f.statistics),
     recovery: f.recovery,
-    devices: config.devices.map((d) => ({
+    devices: servedDevices(config).map((d) => ({
       volume: d.nr,
       name: d.name,
       size: d.size,
@@ -259,7 +260,7 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
         ? null
         : { 'from-seq': open.from, 'to-seq': Math.min(open.to, Math.max(window.tail, open.from)), bytes: open.bytes },
     'recoverable-to': whole && cursor.time > 0 ? new Date(cursor.time / 1000).toISOString() : null,
-    peer_devices: f.config.devices.map((d) => ({ volume: d.nr, 'peer-disk-state': disk })),
+    peer_devices: servedDevices(f.config).map((d) => ({ volume: d.nr, 'peer-disk-state': disk })),
   };
 }
 

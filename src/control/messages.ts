@@ -9,6 +9,9 @@
  *   site add NR TYPE:ADDRESS [KEY=VALUE…]    a new site, from the beginning of the log
  *   site remove NR               a site that is no longer fed; its data stay where they are
  *   fail-pending                 answers those who wait for sites with EIO; what they wrote stays in the log
+ *   device create NAME size=SIZE [local=PATH] [sparse] [nr=N]
+ *   device resize NAME SIZE      larger only
+ *   device remove NAME [force]   its content is kept; `force` also while it is in use
  *   tag NAME                     a named point in the history; answers its seq
  *   resume [all]                 try again what an error suspended; sites go on if all are paused, with `all` each one
  *   suspend [all]                pause every site
@@ -27,6 +30,9 @@ import { flush, replogResize, start, stop, toDevice } from './historic.js';
 import { slink } from './historic-slink.js';
 import { prefixOf } from './message-words.js';
 import { parseDuration } from '../base/units.js';
+import type { ChangeHow } from './device-changes.js';
+import type { NewDevice } from './device-plan.js';
+import { device } from './message-device.js';
 import type { MessageReply } from './replies.js';
 import { formatReply } from './replies.js';
 
@@ -35,6 +41,9 @@ export interface MessageHost {
   sites(): readonly number[];
   devices(): readonly string[];
   isPaused(site: number): boolean;
+  createDevice(request: NewDevice, how: ChangeHow): Promise<string>;
+  resizeDevice(name: string, size: number, how: ChangeHow): Promise<string>;
+  removeDevice(name: string, force: boolean, how: ChangeHow): Promise<string>;
   setPaused(site: number, paused: boolean): Promise<string>;
   /** `words`: KEY=VALUE. */
   setSite(site: number, words: readonly string[]): Promise<string>;
@@ -54,6 +63,7 @@ const MAX_TAG = 128;
 const DEFAULT_WAIT_MS = 60_000;
 const VERBS = [
   'fail-pending',
+  'device',
   'flush',
   'postsuspend',
   'replog',
@@ -79,13 +89,14 @@ export function splitMessage(text: string): string[] {
   const line = lines[0]!;
   if (/[\p{Cc}\ufffd]/u.test(line.replace(/\t/g, ' ')))
     throw invalid('a message with unprintable bytes', 'write plain text');
-  return line.trim().split(/\s+/);
+  // A blank behind a backslash belongs to the word, as in a table.
+  return line.match(/(?:\\.|\S)+/gu) ?? [];
 }
 
 const SITE_USAGE = 'site NR pause|resume|policy POLICY|set KEY=VALUE…, site add NR TYPE:ADDRESS, site remove NR';
 const USAGE =
-  'site NR pause|resume|policy|set, site add|remove NR, fail-pending, tag NAME, suspend, resume, flush, wait [NR] [TIMEOUT], ' +
-  'statistics on|off|reset';
+  'site NR pause|resume|policy|set, site add|remove NR, fail-pending, device create|resize|remove NAME, tag NAME, ' +
+  'suspend, resume, flush, wait [NR] [TIMEOUT], statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
 export async function runMessage(
@@ -104,9 +115,11 @@ export async function runMessage(
     case 'fail-pending':
       if (rest.length > 0) throw invalid(words.join(' '), 'write: fail-pending');
       return host.failPending();
+    case 'device':
+      return device(words, rest, host, options);
     case 'tag': {
       const name = rest[0];
-      if (name === undefined || rest.length !== 1)
+      if (name === undefined || rest.length !== 1 || /\s/.test(name))
         throw invalid(words.join(' '), 'write: tag NAME, a name without blanks');
       if (Buffer.byteLength(name) > MAX_TAG)
         throw invalid('tag', `a tag has at most ${MAX_TAG} bytes; choose a shorter name`);

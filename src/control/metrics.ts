@@ -3,6 +3,7 @@
  * mounts are told apart. Base units: seconds and bytes. Counters begin again at zero with the
  * daemon and with `statistics reset`; `reptool_daemon_restarts_total` outlives both. reptool-ctl(5) has the list.
  */
+import { servedDevices } from './device-plan.js';
 import { BOUNDS_US, KIND_NAMES, type Histogram } from '../replog/meters.js';
 import { buildStatus, type GroupFacts } from './facts.js';
 import type { StatusJson } from './status.js';
@@ -81,7 +82,7 @@ const perProcess =
 const perRequest =
   (of: 'requests' | 'bytes') =>
   (m: Seen): Sample[] =>
-    m.group.config.devices.flatMap((d) =>
+    servedDevices(m.group.config).flatMap((d) =>
       KIND_NAMES.filter((kind) => of === 'requests' || kind !== 'flush').map((kind) => ({
         labels: { device: d.name, op: kind },
         value: m.group.statistics.devices.get(d.nr)?.[kind][of] ?? 0,
@@ -163,7 +164,7 @@ export const METRICS: readonly Metric[] = [
     name: 'reptool_device_size_bytes',
     type: 'gauge',
     help: 'Size of a device.',
-    of: ({ group }) => group.config.devices.map((d) => ({ labels: { device: d.name }, value: d.size })),
+    of: ({ group }) => servedDevices(group.config).map((d) => ({ labels: { device: d.name }, value: d.size })),
   },
   {
     name: 'reptool_device_requests_total',

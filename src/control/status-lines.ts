@@ -10,6 +10,7 @@
  * link: err A (alive) or W (does not take writes); sync `-` for the local disk, else regions `<in sync>/<all>`.
  */
 import { SECTOR } from '../base/units.js';
+import { servedDevices } from './device-plan.js';
 import type { GroupFacts, SiteFacts } from './facts.js';
 import { buildStatus } from './facts.js';
 
@@ -40,7 +41,7 @@ export function statusLines(f: GroupFacts): string {
     log.holder ?? '-',
   ];
   const lines = [`0 1 replicator ${words.join(' ')}`];
-  for (const d of config.devices) {
+  for (const d of servedDevices(config)) {
     const regions = Math.ceil(d.size / SECTOR / REGION_SECTORS);
     const perLink = [
       `${f.localError === 0 ? 'A' : 'W'},-`,

@@ -11,6 +11,7 @@ import type { Registry } from '../registry/registry.js';
 import { REPLOG } from '../replog/types.js';
 import { SLINK, type SlinkWords } from '../slink/types.js';
 import type { DeviceConfig, GroupConfig, SiteConfig } from './config.js';
+import { servedDevices } from './device-plan.js';
 import { limitWords, policyWords } from './policy-words.js';
 import { namePrefix } from './status-lines.js';
 import { printSiteWords } from './table-site.js';
@@ -20,7 +21,8 @@ import { escapeWord } from './table-words.js';
 const REPLOG_TYPE = 'ringbuffer';
 
 export function tableLines(config: GroupConfig, types: Registry): string {
-  const names = config.devices.map((d) => d.name);
+  const devices = servedDevices(config);
+  const names = devices.map((d) => d.name);
   const sites = config.sites.map((site) => ({ site, table: siteTable(site, names, types) }));
   const log = types.peek(REPLOG, REPLOG_TYPE)!.print(config.log);
   const local = [
@@ -31,7 +33,7 @@ export function tableLines(config: GroupConfig, types: Registry): string {
   const links = sites.map(({ site, table }) => `${site.type} ${counted(linkWords(site, table))}`);
   const control = [`${REPLOG_TYPE} ${counted(log)}`, `blockdev ${counted(local)}`, ...links];
   const lines = [`0 1 replicator ${control.join(' ')}`];
-  for (const d of config.devices) {
+  for (const d of devices) {
     const legs = [`0 1 ${escapeWord(d.local)} nolog 0`];
     for (const { site, table } of sites) {
       const path = table.legs.find((leg) => leg.device === d.name)?.path;

@@ -123,13 +123,21 @@ const S_IFREG = 0o100000;
 const O_ACCMODE = 3;
 const KEEP_ANSWERED = 64;
 
+/** By which a request is known again when it is sent once more. */
+function requestKey(view: DataView): number {
+  return firstUniqueHi(view.getUint32(IN_UNIQUE + 4, true)) * 2 ** 32 + view.getUint32(IN_UNIQUE, true);
+}
+
 export class ControlTree {
   private readonly host: TreeHost;
   private readonly bornMs = Date.now();
   private readonly uid = process.getuid?.() ?? 0;
   private readonly gid = process.getgid?.() ?? 0;
   private readonly handles = new Map<number, Handle>();
-  private nextHandle = 1;
+  /** Handles of an earlier daemon are still in use: this one's begin elsewhere. */
+  private nextHandle = Date.now() * 1000;
+  /** Opens of devices by handle: the device, and the request that asked for it. */
+  private readonly deviceOpens = new Map<number, { nr: number; key: number }>();
   private readonly running = new Map<number, Running>();
   private readonly answered: Answered[] = [];
 
@@ -173,6 +181,7 @@ export class ControlTree {
         return this.write(view, bytes, node);
       case FUSE.RELEASE:
         this.handles.delete(getU64(view, RELEASE_FH));
+        this.deviceOpens.delete(getU64(view, RELEASE_FH));
         return 0;
       case FUSE.OPENDIR:
         return this.isFolder(node) ? this.answer(view, OPEN_BYTES, (v, at) => putOpen(v, at, 0, 0)) : -ERRNO.ENOTDIR;
@@ -349,7 +358,8 @@ export class ControlTree {
     if (nr !== undefined) {
       if (!this.host.devices().some((d) => d.nr === nr)) return -ERRNO.ENOENT;
       const flags = FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES;
-      return this.answer(view, OPEN_BYTES, (v, at) => putOpen(v, at, 0, flags));
+      const fh = this.noteOpen(nr, requestKey(view));
+      return this.answer(view, OPEN_BYTES, (v, at) => putOpen(v, at, fh, flags));
     }
     const file = ctlFileOf(node);
     if (file === undefined) return -ERRNO.ENOENT;
@@ -360,6 +370,21 @@ export class ControlTree {
     const fh = this.nextHandle++;
     this.handles.set(fh, handle);
     return this.answer(view, OPEN_BYTES, (v, at) => putOpen(v, at, fh, FOPEN.DIRECT_IO));
+  }
+
+  /** An open whose answer got lost is sent again: then the handle that went with it is nobody's. */
+  private noteOpen(nr: number, key: number): number {
+    for (const [fh, open] of this.deviceOpens) if (open.key === key) this.deviceOpens.delete(fh);
+    const fh = this.nextHandle++;
+    this.deviceOpens.set(fh, { nr, key });
+    return fh;
+  }
+
+  /** How many opens of a device were answered by this daemon and not released since. */
+  opensOf(nr: number): number {
+    let count = 0;
+    for (const open of this.deviceOpens.values()) if (open.nr === nr) count++;
+    return count;
   }
 
   private read(view: DataView, node: number): number {

@@ -1,13 +1,14 @@
 /** The applier's thread: what is durable in the log goes to slink 0's images. */
 import { workerData } from 'node:worker_threads';
 import { realClock } from '../base/clock.js';
+import { RepError } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { LogFile } from '../replog/logfile.js';
 import { SH, Shared } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { Applier } from '../slink/applier.js';
-import { ImageSet } from '../slink/images.js';
-import { post, runShell, type ApplyStart, type ShellWorkerData } from './shell.js';
+import { ImageSet, openLocalImages } from '../slink/images.js';
+import { post, runShell, type ApplyStart, type ShellWorkerData, type ToShell } from './shell.js';
 
 const data = workerData as ShellWorkerData;
 const window = Window.attach(data.windowAt, data.windowRing);
@@ -16,7 +17,7 @@ const shared = new Shared(data.shared);
 runShell<ApplyStart>('reptool-apply', data, shared, (start) => {
   const log = LogFile.open(realIo, start.logPath);
   const images = new ImageSet(realIo, 'APPLY');
-  for (const image of start.images) images.open(image);
+  openLocalImages(images, start.images, start.usedBelow);
   const applier = new Applier(
     {
       window,
@@ -41,7 +42,7 @@ runShell<ApplyStart>('reptool-apply', data, shared, (start) => {
       shared.load(SH.CLOSING) !== 0 &&
       window.load(W.DURABLE) === window.load(W.TAIL) &&
       (applier.synced.seq | 0) === window.load(W.TAIL),
-    take: () => undefined,
+    take: (message) => take(images, message),
     close: () => {
       applier.close();
       images.close();
@@ -49,3 +50,16 @@ runShell<ApplyStart>('reptool-apply', data, shared, (start) => {
     },
   };
 });
+
+function take(images: ImageSet, message: ToShell): void {
+  if (message.t !== 'image' && message.t !== 'grow') return;
+  const { id } = message;
+  try {
+    if (message.t === 'image') images.open(message.spec);
+    else images.resize(message.nr, message.size);
+    post({ t: 'device', id });
+  } catch (error) {
+    if (!(error instanceof RepError)) throw error;
+    post({ t: 'device', id, errno: error.errno, message: error.message });
+  }
+}

@@ -7,6 +7,7 @@ import { SH } from '../replog/shared.js';
 import { W } from '../replog/window.js';
 import { RepError, errnoText } from '../base/errors.js';
 import { realIo } from '../base/io.js';
+import { servedDevices } from '../control/device-plan.js';
 import { writeLocalMarks } from '../slink/local-marks.js';
 import { tailOf } from './gather.js';
 import type { Serving } from './parts.js';
@@ -68,7 +69,7 @@ export async function closeGroup(group: Serving): Promise<void> {
   let clean = true;
   try {
     // Before the superblock says "clean": behind it, the marks must be those of this very close.
-    writeLocalMarks(realIo, opened.config.devices, opened.config.id, tail);
+    writeLocalMarks(realIo, servedDevices(opened.config), opened.config.id, tail);
     checkpointer.closeClean();
   } catch (error) {
     if (!(error instanceof RepError)) throw error;

@@ -7,7 +7,7 @@ import { Defect } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import type { DeviceGroup } from '../device/group.js';
 import { KernelLoop, KernelReply } from '../fuse/loop.js';
-import { appendFor, makeParts, startDevices } from './device-side.js';
+import { carryOut, makeParts, startDevices } from './device-side.js';
 import type { DataStart, DataWorkerData, FromData, ToData } from './threads.js';
 
 const data = workerData as DataWorkerData;
@@ -43,6 +43,7 @@ function takeMessages(group: DeviceGroup): void {
   for (;;) {
     const received = receiveMessageOnPort(port) as { message: ToData } | undefined;
     if (received === undefined) return;
-    if (received.message.t === 'append') appendFor(group, received.message, post);
+    if (received.message.t === 'start') throw new Defect('the data thread got a second start');
+    carryOut(group, received.message, post);
   }
 }

@@ -1,6 +1,7 @@
 /** What the data thread of the kernel transport and the main loop of fuse-native have in common: the devices. */
 import * as fs from 'node:fs';
 import { realClock } from '../base/clock.js';
+import { ERRNO } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { DeviceGroup } from '../device/group.js';
 import { Parking } from '../device/parking.js';
@@ -10,7 +11,7 @@ import { AioReader } from '../fuse/aio.js';
 import { SH, Shared } from '../replog/shared.js';
 import { LogSpace } from '../replog/space.js';
 import { Window } from '../replog/window.js';
-import type { DataAppend, DataStart, DataWorkerData, FromData } from './threads.js';
+import type { DataDevice, DataStart, DataWorkerData, FromData, ToDevices } from './threads.js';
 
 /** Cold reads in flight; each has a megabyte of buffer that comes into being when it is used. */
 const COLD_READS = 32;
@@ -78,9 +79,31 @@ export function startDevices(
   return group;
 }
 
-/** A record without a request, asked for by main. */
-export function appendFor(group: DeviceGroup, message: DataAppend, post: (message: FromData) => void): void {
-  group.control(message.type, message.device, message.payload, (seq, timeUs) =>
-    post({ t: 'appended', id: message.id, seq, timeUs }),
-  );
+/** What main asks of whoever has the devices. */
+export function carryOut(group: DeviceGroup, message: ToDevices, post: (message: FromData) => void): void {
+  const { reader } = group;
+  switch (message.t) {
+    case 'append':
+      return group.control(message.type, message.device, message.payload, (seq, timeUs) =>
+        post({ t: 'appended', id: message.id, seq, timeUs }),
+      );
+    case 'open':
+      return open(reader, message.id, message.device, post);
+    case 'resize':
+      return reader.resize(message.nr, message.size);
+    case 'close':
+      reader.remove(message.nr);
+      return reader.close(message.nr);
+  }
+}
+
+function open(reader: DeviceReader, id: number, device: DataDevice, post: (message: FromData) => void): void {
+  try {
+    reader.add(openDevice(device));
+    post({ t: 'device', id });
+  } catch (error) {
+    const { code = 'EIO' } = error as NodeJS.ErrnoException;
+    const errno = code in ERRNO ? code : 'EIO';
+    post({ t: 'device', id, errno, message: `${device.local}: cannot be opened (${code})` });
+  }
 }

@@ -13,7 +13,9 @@ import { ControlTree } from '../control/tree.js';
 import { Checkpointer } from '../replog/checkpointer.js';
 import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
+import { firstDevices, localImages, nextNumber, servedDevices } from '../control/device-plan.js';
 import { closeGroup } from './close.js';
+import { Devices } from './devices.js';
 import { GroupHost } from './host.js';
 import { LinkPolicies } from '../slink/policy.js';
 import { Indexer } from './indexer.js';
@@ -26,9 +28,11 @@ import { checkSupported } from './supported.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
 import type { FromData } from './threads.js';
 import { View } from './view.js';
-import { broken, log } from './workers.js';
+import { broken, log, within } from './workers.js';
 
 const TICK_MS = 1000;
+/** How long devices that were begun may keep the others waiting; then they follow on their own. */
+const CARRY_MS = 5000;
 
 export class Group implements Serving {
   readonly opened: OpenGroup;
@@ -43,6 +47,7 @@ export class Group implements Serving {
   private readonly host: GroupHost;
   private readonly tree: ControlTree;
   private readonly indexer: Indexer;
+  private readonly devices: Devices;
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
@@ -99,7 +104,8 @@ export class Group implements Serving {
     this.host = new GroupHost({
       admin: this.admin,
       ...{ window, shared, checkpointer, links: this.links, logPath: opened.config.log.path },
-      devices: opened.config.devices.map((d) => d.name),
+      devices: () => servedDevices(opened.config).map((d) => d.name),
+      changes: () => this.devices.changes,
       append: (type, payload) => this.append(type, 0, payload),
       localFile: () => this.view.localFile,
       statistics: (what) => {
@@ -111,12 +117,19 @@ export class Group implements Serving {
     const messages = new MessageBoard(() => this.host);
     this.view.messages = () => messages.counts;
     this.tree = new ControlTree({
-      devices: () => opened.config.devices,
+      devices: () => servedDevices(opened.config),
       text: (file) => this.view.text(file),
       writtenMs: () => this.view.writtenMs(),
       reply: (bytes) => this.reply(bytes),
       events: this.view.events,
       messages,
+    });
+    this.devices = new Devices({
+      ...{ dir: config.groupDir, config: opened.config, mountpoint: config.mountpoint, around, threads },
+      append: (type, nr, payload) => this.append(type, nr, payload),
+      opens: (nr) => this.tree.opensOf(nr),
+      event: (verb, device) => this.view.deviceEvent(verb, device),
+      failed: (what) => this.view.failed(what),
     });
   }
 
@@ -129,17 +142,21 @@ export class Group implements Serving {
       this.begun(threads.apply, (m) => this.fromApply(m)),
       new Promise<void>((resolve, reject) => (threads.data.onMessage = (m) => this.fromData(m, resolve, reject))),
     ];
+    const ready = Promise.all(started);
+    const begun = group.devices.some((d) => d.pending !== undefined);
+    const carried = this.devices.changes.carryOn(ready.catch(() => undefined));
     threads.commit.post({ t: 'start', logPath: group.log.path });
     threads.apply.post({
       t: 'start',
       logPath: group.log.path,
-      images: group.devices.map(({ nr, local, size }) => ({ nr, file: local, size })),
+      images: localImages(group),
+      usedBelow: nextNumber(group),
       synced: opened.synced,
       redo: opened.recovered === undefined,
     });
     threads.data.post({
       t: 'start',
-      devices: group.devices.map(({ nr, size, local }) => ({ nr, size, local })),
+      devices: servedDevices(group).map(({ nr, size, local }) => ({ nr, size, local })),
       durability: group.durability,
       reign: opened.reign,
       ...(opened.newReign === undefined ? {} : { newReign: opened.newReign }),
@@ -147,7 +164,9 @@ export class Group implements Serving {
       logRing: logFile.ring,
       logSegment: logFile.segment,
     });
-    await Promise.all(started);
+    await ready;
+    // What was begun on the unmounted group, or by the daemon before, is there when the group is.
+    if (begun) await within(CARRY_MS, carried);
   }
 
   /** What can wait until applications are served again. */
@@ -195,7 +214,7 @@ export class Group implements Serving {
         ]),
       },
       identity: { logId: opened.config.id, group: opened.config.name, nr: link.config.nr },
-      devices: opened.config.devices.map(({ nr, name, size }) => ({ nr, name, size })),
+      devices: firstDevices(opened.config),
       cursor: link.cursor,
       fresh: link.fresh,
       paused: link.paused,
@@ -216,6 +235,8 @@ export class Group implements Serving {
         this.appends.get(message.id)?.(message);
         this.appends.delete(message.id);
         return;
+      case 'device':
+        return this.devices.heard(message);
       case 'reign':
         return this.reignBegun(message.reign, message.seq, message.timeUs);
       case 'logfull':
@@ -247,7 +268,10 @@ export class Group implements Serving {
   private fromApply(message: FromApply): void {
     const { view } = this;
     switch (message.t) {
+      case 'device':
+        return this.devices.heard(message);
       case 'synced':
+        this.devices.synced = message.place.seq;
         this.checkpointer.noteApplied(message.place);
         this.pump();
         return this.roomMayCome();
@@ -388,6 +412,7 @@ export class Group implements Serving {
   close(why: string): void {
     if (this.closing) return;
     this.closing = true;
+    this.devices.changes.stop();
     clearTimeout(this.pumpTimer);
     clearTimeout(this.policyTimer);
     log(`closes: ${why}`);

@@ -1,6 +1,8 @@
 /** What messages do to a running group; see control/messages.ts for their words. */
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
 import { hasLimit } from '../control/config.js';
+import type { ChangeHow, DeviceChanges } from '../control/device-changes.js';
+import type { NewDevice } from '../control/device-plan.js';
 import type { MessageHost } from '../control/messages.js';
 import { R_BYTES, R_TYPE, REC } from '../replog/format.js';
 import { SH, type Shared } from '../replog/shared.js';
@@ -16,7 +18,8 @@ export interface HostParts {
   checkpointer: Checkpointer;
   links: readonly Link[];
   admin: SiteAdmin;
-  devices: readonly string[];
+  devices: () => readonly string[];
+  changes: () => DeviceChanges;
   /** Appends a record through the data thread; resolves when it is in the log. */
   append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
   logPath: string;
@@ -44,7 +47,19 @@ export class GroupHost implements MessageHost {
   }
 
   devices(): readonly string[] {
-    return this.p.devices;
+    return this.p.devices();
+  }
+
+  createDevice(request: NewDevice, how: ChangeHow): Promise<string> {
+    return this.p.changes().create(request, how);
+  }
+
+  resizeDevice(name: string, size: number, how: ChangeHow): Promise<string> {
+    return this.p.changes().resize(name, size, how);
+  }
+
+  removeDevice(name: string, force: boolean, how: ChangeHow): Promise<string> {
+    return this.p.changes().remove(name, force, how);
   }
 
   isPaused(site: number): boolean {

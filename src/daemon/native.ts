@@ -20,7 +20,7 @@ import { sourceOf } from '../fuse/mount.js';
 import { mayAllowOthers } from '../fuse/fusermount.js';
 import { mountNative } from '../fuse/native-binding.js';
 import { NativeLoop, NativeReply } from '../fuse/native-loop.js';
-import { appendFor, makeParts, startDevices, type DeviceParts } from './device-side.js';
+import { carryOut, makeParts, startDevices, type DeviceParts } from './device-side.js';
 import type { DataStart, DataWorkerData, FromData, NativeWorkerData, ToNative } from './threads.js';
 import { broken, log } from './workers.js';
 
@@ -55,7 +55,10 @@ port.on('message', (message: ToNative) => {
     case 'start':
       return void serve(message);
     case 'append':
-      if (group !== undefined) appendFor(group, message, post);
+    case 'open':
+    case 'resize':
+    case 'close':
+      if (group !== undefined) carryOut(group, message, post);
       return;
     case 'answer':
       return loop?.replied(Buffer.from(message.bytes));

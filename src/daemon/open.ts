@@ -13,6 +13,7 @@ import { realIo } from '../base/io.js';
 import { openIndex } from '../index/lmdb.js';
 import type { Index, LinkFact } from '../index/contract.js';
 import { loadConfig, type GroupConfig } from '../control/config.js';
+import { localImages, nextNumber, noticeStrangers, servedDevices } from '../control/device-plan.js';
 import { groupFiles } from '../control/state.js';
 import type { RecoveryStatus } from '../control/status.js';
 import type { Registry } from '../registry/registry.js';
@@ -36,7 +37,7 @@ import { openForAppend, settleTail } from '../replog/settle.js';
 import { recover, trustedLinks, type Recovered } from '../replog/recovery.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { SiteCursor } from '../slink/contract.js';
-import { ImageSet } from '../slink/images.js';
+import { ImageSet, openLocalImages } from '../slink/images.js';
 import { checkLocalMarks, writeLocalMarks } from '../slink/local-marks.js';
 import { replayLocal } from '../slink/replay.js';
 import { checkSupported } from './supported.js';
@@ -84,6 +85,7 @@ export interface OpenHooks {
 export function openGroup(groupDir: string, types: Registry, window: Window, hooks: OpenHooks): OpenGroup {
   const started = performance.now();
   const config = loadConfig(groupDir);
+  noticeStrangers(config);
   checkSupported(config, types, groupFiles(groupDir).config);
   checkImages(config);
   const log = LogFile.open(realIo, config.log.path);
@@ -116,7 +118,7 @@ function checkIdentity(config: GroupConfig, log: LogFile): void {
 
 /** Missing or cut images are found before anything is written. */
 function checkImages(config: GroupConfig): void {
-  for (const device of config.devices) {
+  for (const device of servedDevices(config)) {
     const info = realIo.stat('APPLY:STAT', device.local);
     if (typeof info === 'number')
       throw new RepError(
@@ -139,23 +141,23 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
   const recovered = recover(log, index);
   hooks.beat();
   const { place, checkpoint } = recovered;
-  checkLocalMarks(realIo, config.devices, config.id, recovered.clean ? log.super.durable.seq : undefined);
+  checkLocalMarks(realIo, servedDevices(config), config.id, recovered.clean ? log.super.durable.seq : undefined);
   // An image that holds what the log then loses would show a history that never was: so the log first.
   settleTail(log, recovered);
   let replayed = { records: 0, bytes: 0 };
   if (checkpoint.seq < place.seq) {
     const images = new ImageSet(realIo, 'APPLY');
     try {
-      for (const { nr, local, size } of config.devices) images.open({ nr, file: local, size });
+      openLocalImages(images, localImages(config), nextNumber(config));
       hooks.say(`applies ${place.seq - checkpoint.seq} records of the log to the local images`);
       replayed = replayLocal(log, images, checkpoint, place, () => hooks.beat());
     } finally {
-      for (const { nr } of config.devices) images.forget(nr);
+      images.close();
     }
   }
   const { reign, id } = openForAppend(log, recovered, realClock, randomBytes);
   // Only behind an open superblock: a mark without a seq and a log that says "clean" are taken for a swap.
-  writeLocalMarks(realIo, config.devices, config.id, null);
+  writeLocalMarks(realIo, servedDevices(config), config.id, null);
   const newReign = id === undefined ? undefined : Buffer.from(id).toString('hex');
   window.format(place);
   // The reign in the slot before the tail tells the next daemon whether the log still lacks the new one.

@@ -37,7 +37,10 @@ export interface CommitStart {
 export interface ApplyStart {
   t: 'start';
   logPath: string;
-  images: ImageSpec[];
+  /** `optional`: of a device that leaves; passed over where it is not there. */
+  images: (ImageSpec & { optional: boolean })[];
+  /** Smaller numbers were used: where such a device has no image, it has left the group. */
+  usedBelow: number;
   synced: LogPlace;
   /** The window was adopted: what the daemon before wrote and never synced is written again. */
   redo: boolean;
@@ -57,7 +60,14 @@ export interface ShipStart {
 
 /** To a shell that runs. `stop`: end at once, whatever is left to do. */
 export type ToShell =
-  { t: 'pause' } | { t: 'resume' } | { t: 'retry' } | { t: 'site'; site: SiteConfig } | { t: 'stop' };
+  | { t: 'pause' }
+  | { t: 'resume' }
+  | { t: 'retry' }
+  | { t: 'site'; site: SiteConfig }
+  | { t: 'stop' }
+  /** To the applier: a device comes, or may be written to up to `size`; answered by `device`. */
+  | { t: 'image'; id: number; spec: ImageSpec }
+  | { t: 'grow'; id: number; nr: number; size: number };
 
 export type FromShell =
   | { t: 'up' }
@@ -76,7 +86,8 @@ export type FromApply =
   | FromShell
   | { t: 'synced'; place: LogPlace }
   | { t: 'localError'; errno: number; file: string; during: string }
-  | { t: 'localHealed' };
+  | { t: 'localHealed' }
+  | { t: 'device'; id: number; errno?: string; message?: string };
 
 export type FromShip =
   | FromShell

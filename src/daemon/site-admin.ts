@@ -12,7 +12,7 @@ import { RepError, errnoText } from '../base/errors.js';
 import { checkConfig, saveConfig, type GroupConfig, type SiteConfig } from '../control/config.js';
 import { policyWords } from '../control/policy-words.js';
 import { newSite, withSettings } from '../control/site-settings.js';
-import { groupFiles } from '../control/state.js';
+import { groupFiles, siteStamp } from '../control/state.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { firstPlace } from '../replog/format.js';
 import { E_LINKS, FLUSH_ENTRY, FLUSH_SLOTS, SH } from '../replog/shared.js';
@@ -162,6 +162,8 @@ export class SiteAdmin {
     const link = this.link(nr);
     this.save(opened.config.sites.filter((site) => site.nr !== nr));
     await this.leave(link);
+    // A later site of the same number must not be measured by what this one held.
+    fs.rmSync(siteStamp(this.p.groupDir, nr), { force: true });
     this.p.told('destroy', link);
     this.p.room();
     return `site ${nr} removed; its data stay where they are`;

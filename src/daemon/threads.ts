@@ -39,7 +39,18 @@ export interface DataAppend {
   payload: Uint8Array;
 }
 
-export type ToData = DataStart | DataAppend;
+export type DataDevice = DataStart['devices'][number];
+
+export type ToData = DataStart | ToDevices;
+
+/** To whoever has the devices, once they are served. */
+export type ToDevices =
+  | DataAppend
+  /** A device is opened; answered by `device`. It takes writes at once, and nobody knows it before it is shown. */
+  | { t: 'open'; id: number; device: DataDevice }
+  | { t: 'resize'; nr: number; size: number }
+  /** Of a device that was removed; one that was not is removed. */
+  | { t: 'close'; nr: number };
 
 /** To the devices of the fuse-native transport, which have no kernel to be answered through. */
 export type ToNative =
@@ -61,5 +72,6 @@ export type FromData =
   | { t: 'req'; bytes: Uint8Array }
   | { t: 'logfull' }
   | { t: 'appended'; id: number; seq: number; timeUs: number }
+  | { t: 'device'; id: number; errno?: string; message?: string }
   | { t: 'reign'; reign: number; seq: number; timeUs: number }
   | { t: 'end'; errno: number };

@@ -1,6 +1,7 @@
 /** What `.ctl` shows of a group that is served: status, table and events, and what they are made of. */
 import { realClock } from '../base/clock.js';
 import { buildStatus, holderName, type GroupFacts } from '../control/facts.js';
+import { servedDevices } from '../control/device-plan.js';
 import { EventLog, type EventThing, type EventVerb } from '../control/events.js';
 import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
 import { metricsText } from '../control/metrics.js';
@@ -91,7 +92,7 @@ export class View {
     const { window } = this.around;
     this.rate.note(durablePos(window), Date.now());
     this.timeline.note(tailOf(window), realClock.wallUs());
-    this.statistics.tick(Date.now(), this.opened.config.devices);
+    this.statistics.tick(Date.now(), servedDevices(this.opened.config));
   }
 
   get full(): boolean {
@@ -116,6 +117,14 @@ export class View {
 
   groupEvent(keys: Record<string, string | number | boolean>, reason?: string): void {
     this.events.add('change', 'group', this.opened.config.name, keys, reason);
+  }
+
+  deviceEvent(
+    verb: 'create' | 'change' | 'destroy',
+    { nr, name, size }: { nr: number; name: string; size: number },
+  ): void {
+    this.forget();
+    this.events.add(verb, 'device', name, verb === 'destroy' ? { nr } : { nr, size });
   }
 
   logEvent(keys: Record<string, string | number | boolean>, reason?: string): void {
@@ -151,7 +160,7 @@ export class View {
         failures: [...this.failures],
         types: typeNames(opened.types),
       },
-      statistics: this.statistics.facts(opened.config.devices),
+      statistics: this.statistics.facts(servedDevices(opened.config)),
     });
     this.cached = { at: now, facts };
     return facts;
@@ -187,7 +196,11 @@ export class View {
     return [
       { object: 'group', name: config.name, keys: { role: 'Primary', reign, daemon: process.pid } },
       { object: 'log', name: config.log.path, keys: { state, size: logFile.ring } },
-      ...config.devices.map((d): EventThing => ({ object: 'device', name: d.name, keys: { nr: d.nr, size: d.size } })),
+      ...servedDevices(config).map(({ nr, name, size }): EventThing => ({
+        object: 'device',
+        name,
+        keys: { nr, size },
+      })),
       ...this.links.map((l): EventThing => ({ object: 'site', name: `site${l.config.nr}`, keys: this.linkKeys(l) })),
     ];
   }

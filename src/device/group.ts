@@ -86,6 +86,7 @@ export class DeviceGroup {
 
   onRing: () => void = () => undefined;
   readonly overlay: Overlay;
+  readonly reader: DeviceReader;
   readonly appender: Appender;
   private readonly o: GroupOptions;
   private readonly window: Window;
@@ -117,6 +118,7 @@ export class DeviceGroup {
   constructor(options: GroupOptions) {
     this.o = options;
     this.window = options.window;
+    this.reader = options.reader;
     this.shared = options.shared;
     this.reply = options.reply;
     this.appender = new Appender(options.window, options.clock, options.space);
@@ -260,9 +262,10 @@ export class DeviceGroup {
   // --- requests ------------------------------------------------------------------------------------------
 
   write(node: number, offset: number, size: number, flags: number, lo: number, hi: number): void {
+    // Also for a device that has left since: what is in the log was written.
+    if (isResent(hi) && this.reattach(KIND.WRITE, flags, lo, hi)) return;
     const device = this.device(node);
     if (device === undefined) return this.refuse(KIND.WRITE, -ERRNO.ENODEV, lo, hi);
-    if (isResent(hi) && this.reattach(KIND.WRITE, flags, lo, hi)) return;
     if (this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.WRITE, -ERRNO.EIO, lo, hi);
     if (offset >= device.size && size > 0) return this.refuse(KIND.WRITE, -ERRNO.ENOSPC, lo, hi);
     if (size === 0) return this.reply.wrote(lo, hi, 0);
@@ -303,9 +306,9 @@ export class DeviceGroup {
   }
 
   fallocate(node: number, offset: number, length: number, mode: number, lo: number, hi: number): void {
+    if (isResent(hi) && this.reattach(KIND.DISCARD, 0, lo, hi)) return;
     const device = this.device(node);
     if (device === undefined) return this.refuse(KIND.DISCARD, -ERRNO.ENODEV, lo, hi);
-    if (isResent(hi) && this.reattach(KIND.DISCARD, 0, lo, hi)) return;
     const kind = mode & ~KEEP;
     if (kind !== 0 && kind !== ZERO && mode !== (KEEP | PUNCH)) return this.reply.status(lo, hi, -ERRNO.EOPNOTSUPP);
     const past = offset + length > device.size;
@@ -576,6 +579,8 @@ export class DeviceGroup {
       // The first record of a reign carries its own reign.
       if (next.reign !== undefined) this.appender.reign = next.reign;
       const seq = this.appender.appendControl(next.type, next.device, next.payload);
+      // ! Nothing is written to a device behind the record of its removal.
+      if (next.type === REC.DEVICE_REMOVE) this.o.reader.remove(next.device);
       next.done(seq, getU64(this.window.dv, this.window.slotAt(seq) + S_RECORD + R_TIME));
       this.o.committer.ring();
     }

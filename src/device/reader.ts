@@ -10,6 +10,7 @@
  * ways by the applier; the kernel keeps the two coherent for calls that do not overlap in time, and what does
  * overlap is still in the window.
  */
+import * as fs from 'node:fs';
 import { setU64 } from '../base/codec.js';
 import { ERRNO } from '../base/errors.js';
 import { Mem } from '../base/mem.js';
@@ -35,6 +36,7 @@ export class DeviceReader {
   readonly scratch = Mem.anon(SCRATCH);
   private readonly aio: AioReader;
   private readonly devices: (OpenDevice | undefined)[] = [];
+  private leaving: OpenDevice[] = [];
   private readonly iov = Mem.anon(4096);
   private overlay: Overlay | undefined;
   private reply: Reply | undefined;
@@ -49,6 +51,32 @@ export class DeviceReader {
 
   device(nr: number): OpenDevice | undefined {
     return this.devices[nr];
+  }
+
+  /** A device came. */
+  add(device: OpenDevice): void {
+    this.devices[device.nr] = device;
+  }
+
+  resize(nr: number, size: number): void {
+    const device = this.devices[nr];
+    if (device !== undefined) device.size = size;
+  }
+
+  /** A device leaves: no request finds it any more; its descriptors are open until `close`. */
+  remove(nr: number): void {
+    const device = this.devices[nr];
+    this.devices[nr] = undefined;
+    if (device !== undefined) this.leaving.push(device);
+  }
+
+  /** Closes what a device that left had open; reads under way end by themselves. */
+  close(nr: number): void {
+    for (const { fd, direct } of this.leaving.filter((device) => device.nr === nr)) {
+      fs.closeSync(fd);
+      if (direct >= 0) fs.closeSync(direct);
+    }
+    this.leaving = this.leaving.filter((device) => device.nr !== nr);
   }
 
   get inFlight(): number {

@@ -98,7 +98,10 @@ export class KernelLoop {
       if (++row >= LOOK_EVERY) {
         row = 0;
         this.wait(false, 0);
-      } else if (sink.readsInFlight > 0 && (row & 3) === 0) sink.readsDone();
+        // What was rung for may have taken the slot that the next request was to go to.
+        continue;
+      }
+      if (sink.readsInFlight > 0 && (row & 3) === 0) sink.readsDone();
       setU64(iov.dv, 0, sink.headMem.addr + sink.headAt);
       setU64(iov.dv, 16, sink.bodyMem.addr + sink.bodyAt);
       setU64(iov.dv, 24, sink.bodyMax);

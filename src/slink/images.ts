@@ -531,6 +531,25 @@ function mismatch(spec: ImageSpec, info: FileInfo): RepError | undefined {
   return undefined;
 }
 
+/**
+ * Opens slink 0's images; throws RepError. Numbers below `usedBelow` that have none are of devices that have left.
+ * An `optional` image is of one that is leaving: without it, what is left for it is passed over.
+ */
+export function openLocalImages(
+  images: ImageSet,
+  specs: readonly (ImageSpec & { optional: boolean })[],
+  usedBelow: number,
+): void {
+  images.usedBelow = usedBelow;
+  for (const { optional, ...spec } of specs) {
+    try {
+      images.open(spec);
+    } catch (error) {
+      if (!optional || !(error instanceof RepError)) throw error;
+    }
+  }
+}
+
 /** `/images/disk0.img: no space left on the device (ENOSPC)`, for messages. */
 export function imageFailure(images: ImageSet): string {
   return `${images.failedFile}: ${errnoText(images.errno)}`;

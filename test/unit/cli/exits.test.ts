@@ -13,6 +13,10 @@ import { ownCommands, reptool, type Ran } from './support.js';
 
 /** Words that are well-formed and lead nowhere; TOP is an empty folder in which nothing is mounted. */
 const SAMPLES: Record<string, { words: string; exit: number }> = {
+  'device create': { words: 'device create d --size 1M --mount TOP', exit: EXIT.UNREACHABLE },
+  'device list': { words: 'device list --mount TOP', exit: EXIT.UNREACHABLE },
+  'device remove': { words: 'device remove d --mount TOP', exit: EXIT.UNREACHABLE },
+  'device resize': { words: 'device resize d --size 1M --mount TOP', exit: EXIT.UNREACHABLE },
   message: { words: 'message default resume --mount TOP', exit: EXIT.UNREACHABLE },
   mount: { words: 'mount TOP/a/b/c --state TOP/state', exit: EXIT.FAILED },
   'replog check': { words: 'replog check TOP/none', exit: EXIT.FAILED },

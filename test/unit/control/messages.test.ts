@@ -4,7 +4,14 @@ import { MessageBoard, runMessage, splitMessage, type MessageHost } from '../../
 import { formatReply, parseReply } from '../../../src/control/replies.js';
 
 class FakeHost implements MessageHost {
+  createDevice = (request: object): Promise<string> => this.note('create', JSON.stringify(request));
+  resizeDevice = (name: string, size: number): Promise<string> => this.note('resize', name, size);
+  removeDevice = (name: string, force: boolean): Promise<string> => this.note('remove', name, force);
   calls: string[] = [];
+  private note(...words: (string | number | boolean)[]): Promise<string> {
+    this.calls.push(words.join(' '));
+    return Promise.resolve('done');
+  }
   sites = (): number[] => [1, 7];
   devices = (): string[] => ['disk0', 'wa'];
   isPaused = (): boolean => false;
@@ -71,6 +78,14 @@ describe('control/messages', () => {
     { text: 'statistics on', call: 'statistics on' },
     { text: 'stat r', call: 'statistics reset' },
     { text: 'replog statistics off', call: 'statistics off' },
+    { text: 'device create a size=8K', call: 'create {"name":"a","size":8192,"sparse":false}' },
+    {
+      text: 'dev cr a sparse nr=5 local=/my\\ disks/a\\\\b size=1G',
+      call: 'create {"name":"a","size":1073741824,"sparse":true,"nr":5,"local":"/my disks/a\\\\b"}',
+    },
+    { text: 'device resize disk0 20G', call: `resize disk0 ${20 * 2 ** 30}` },
+    { text: 'device remove a', call: 'remove a false' },
+    { text: 'device rem a force', call: 'remove a true' },
     { text: 'wait', call: 'wait 0,1,7 60000' },
     { text: 'wait 7', call: 'wait 7 60000' },
     { text: 'wait 7 5', call: 'wait 7 5000' },
@@ -102,6 +117,14 @@ describe('control/messages', () => {
     { text: 'wait 1 2 3', errno: 'EINVAL', message: /write: wait/ },
     { text: 'wait 1 0ms', errno: 'ETIMEDOUT', message: /see status/ },
     { text: 'tag', errno: 'EINVAL', message: /write: tag NAME/ },
+    { text: 'device', errno: 'EINVAL', message: /write: device create NAME size=SIZE/ },
+    { text: 'device re a', errno: 'EINVAL', message: /write: device create/ },
+    { text: 'device create a', errno: 'EINVAL', message: /write: device create/ },
+    { text: 'device create a size=big', errno: 'EINVAL', message: /a: "big" is not a size; write for example/ },
+    { text: 'device create a size=1G color=red', errno: 'EINVAL', message: /write: device create/ },
+    { text: 'device resize a', errno: 'EINVAL', message: /write: device create/ },
+    { text: 'device remove a now', errno: 'EINVAL', message: /write: device create/ },
+    { text: 'tag a\\ b', errno: 'EINVAL', message: /a name without blanks/ },
     { text: 'tag a b', errno: 'EINVAL', message: /write: tag NAME/ },
     { text: `tag ${'x'.repeat(200)}`, errno: 'EINVAL', message: /at most 128 bytes/ },
     { text: 'resume 1', errno: 'EINVAL', message: /write: resume/ },

@@ -25,6 +25,9 @@ import {
 import { Feeder } from './feeder.js';
 
 class Host implements MessageHost {
+  createDevice = (request: object): Promise<string> => Promise.resolve(`create ${JSON.stringify(request)}`);
+  resizeDevice = (name: string, size: number): Promise<string> => Promise.resolve(`resize ${name} ${size}`);
+  removeDevice = (name: string, force: boolean): Promise<string> => Promise.resolve(`remove ${name} ${force}`);
   tags: string[] = [];
   release: () => void = () => undefined;
   sites = (): number[] => [1];

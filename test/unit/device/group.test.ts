@@ -55,6 +55,7 @@ class Bench {
   readonly aio = new AioReader(4, MIB);
   readonly others: Uint8Array[] = [];
   group: DeviceGroup;
+  reader!: DeviceReader;
   resends = 0;
   unique = 0;
 
@@ -79,7 +80,7 @@ class Bench {
       space: new LogSpace(window, shared, RING, SEGMENT),
       clock: realClock,
       reply: this.answers,
-      reader: new DeviceReader(this.aio, [{ nr: 0, size: SIZE, fd, direct }]),
+      reader: (this.reader = new DeviceReader(this.aio, [{ nr: 0, size: SIZE, fd, direct }])),
       committer: shared.bell(SH.BELL_COMMIT),
       maxWrite: MAX_WRITE,
       durableWrites: false,
@@ -465,5 +466,31 @@ describe('DeviceGroup', () => {
       assert.equal(b.shared.load(SH.PARKED), 1);
       assert.equal(b.read(0, 512)[0], 1);
     });
+  });
+
+  it('! a device takes no write behind the record of its removal; what is in the log before is answered again', () => {
+    const bench = new Bench();
+    const data = Buffer.alloc(4096, 7);
+    const unique = bench.write(0, data);
+    assert.equal(bench.answers.take()?.rc, 4096);
+    let removed = 0;
+    bench.group.control(REC.DEVICE_REMOVE, 0, new Uint8Array(0), (seq) => (removed = seq));
+    assert.equal(removed, 2);
+    bench.write(0, data);
+    assert.equal(bench.answers.take()?.rc, -ERRNO.ENODEV);
+    assert.equal(bench.group.appender.seq, 3, 'nothing came behind the removal');
+    bench.write(0, data, 0, unique, RESENT);
+    assert.equal(bench.answers.take()?.rc, 4096, 'sent again, it is found in the log');
+  });
+
+  it('a device that has grown takes writes up to its new size, and no further', () => {
+    const bench = new Bench();
+    bench.write(SIZE, Buffer.alloc(4096, 1));
+    assert.equal(bench.answers.take()?.rc, -ERRNO.ENOSPC);
+    bench.reader.resize(0, SIZE + 4096);
+    bench.write(SIZE, Buffer.alloc(8192, 1));
+    assert.equal(bench.answers.take()?.rc, 4096, 'cut off at the end');
+    bench.write(SIZE + 4096, Buffer.alloc(512, 1));
+    assert.equal(bench.answers.take()?.rc, -ERRNO.ENOSPC);
   });
 });

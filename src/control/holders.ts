@@ -4,7 +4,7 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { sentenceList } from './output.js';
+import { sentenceList } from '../base/words.js';
 
 export interface Holder {
   readonly kind: 'process' | 'loop' | 'mount' | 'swap';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { describeHolders, holdersOf, releaseHint } from '../../../src/cli/holders.js';
+import { describeHolders, holdersOf, releaseHint } from '../../../src/control/holders.js';
 
 describe('cli/holders', () => {
   let top: string;
