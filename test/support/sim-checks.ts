@@ -2,6 +2,7 @@
 import { SimClock } from './sim-clock.js';
 import { Broken } from './sim-broken.js';
 import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
+import { openImages } from './sim-devices.js';
 import { type SimDisk } from './sim-disk.js';
 import { SimIo, SimWorld } from './sim-io.js';
 import { readImage, type DeviceSectors } from './sim-model.js';
@@ -16,13 +17,28 @@ import { replayLocal } from '../../src/slink/replay.js';
 import { recoverFolder } from '../../src/slink/recover.js';
 
 function readDevices(host: SimHost, path: (nr: number) => string, disk: SimDisk): DeviceSectors {
-  return new Map(
-    host.shape.client.devices.map(({ nr, sectors }) => {
-      const file = disk.find(path(nr));
-      if (file === undefined) throw new Broken(`${path(nr)} is not there`);
-      return [nr, readImage(file, nr, sectors)];
-    }),
-  );
+  const { client, late = [] } = host.shape;
+  const found = client.devices.map(({ nr, sectors }): [number, Uint32Array] => {
+    const file = disk.find(path(nr));
+    if (file === undefined) throw new Broken(`${path(nr)} is not there`);
+    return [nr, readImage(file, nr, sectors)];
+  });
+  for (const { nr, sectors } of late) {
+    // One that has not come yet holds nothing; one that was removed holds what it held.
+    const file = disk.find(path(nr)) ?? disk.find(`${path(nr)}.removed-${nr}`);
+    found.push([nr, file === undefined ? new Uint32Array(sectors) : readImage(file, nr, sectors)]);
+  }
+  return new Map(found);
+}
+
+/** Which devices a site has, and how large they are, is history too. */
+function checkSet(host: SimHost, site: number, disk: SimDisk, seq: number): void {
+  for (const { nr } of host.shape.late ?? []) {
+    const wants = host.history.sizeAt(nr, seq);
+    const has = disk.find(siteImage(site, nr))?.size;
+    if (has !== wants)
+      throw new Broken(`device ${nr} at site ${site} has ${has} bytes, and in the history below ${seq} ${wants}`);
+  }
 }
 
 /** Slink 0's images are exactly the history below `seq`. */
@@ -90,6 +106,7 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
     seq,
     `the images of site ${nr}`,
   );
+  checkSet(host, nr, disk, seq);
   return { seq, staged: report?.staged.records ?? 0 };
 }
 
@@ -114,8 +131,10 @@ export function checkHost(host: SimHost, rng: Rng): number {
     if (recovered.place.seq < confirmed)
       throw new Broken(`recovery ends at record ${recovered.place.seq}, and site ${nr} is ahead of it (${confirmed})`);
   const images = new ImageSet(io, 'APPLY');
-  for (const { nr, sectors } of host.shape.client.devices)
-    images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+  if (host.shape.late !== undefined) openImages(io, images);
+  else
+    for (const { nr, sectors } of host.shape.client.devices)
+      images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
   replayLocal(log, images, recovered.checkpoint, recovered.place);
   checkLocal(host, disk, recovered.place.seq);
   log.close();

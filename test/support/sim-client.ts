@@ -8,6 +8,7 @@ import { getU64, setU64 } from '../../src/base/codec.js';
 import type { Mem } from '../../src/base/mem.js';
 import type { DeviceGroup } from '../../src/device/group.js';
 import type { Reply } from '../../src/device/reply.js';
+import { decodeDeviceResize } from '../../src/replog/device-records.js';
 import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, REC, REC_NAME } from '../../src/replog/format.js';
 import { SH, type Shared } from '../../src/replog/shared.js';
 import { S_RECORD, S_UNIQUE, type Window } from '../../src/replog/window.js';
@@ -231,6 +232,12 @@ export class SimClient implements Reply {
       const name = REC_NAME[type]!;
       if (type === REC.TAG || type === REC.REIGN) {
         this.history.add(seq, name);
+        continue;
+      }
+      if (type === REC.DEVICE_ADD || type === REC.DEVICE_RESIZE || type === REC.DEVICE_REMOVE) {
+        const payload = window.payloadAt(window.payloadPos(slot));
+        const bytes = decodeDeviceResize(window.u8.subarray(payload, payload + dv.getUint32(at + R_BYTES, true)));
+        this.history.add(seq, `${name} ${dv.getUint32(at + R_DEVICE, true)} ${bytes ?? 0}`);
         continue;
       }
       const request = this.waiting.get(dv.getUint32(slot + S_UNIQUE, true));

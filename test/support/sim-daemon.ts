@@ -27,7 +27,9 @@ import { Broken } from './sim-broken.js';
 import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
 import { SimIo } from './sim-io.js';
+import type { GroupConfig } from '../../src/control/config.js';
 import { checkLocal } from './sim-checks.js';
+import { SimChanges, openImages } from './sim-devices.js';
 import { SimReader } from './sim-reader.js';
 import type { SimSite } from './sim-site.js';
 
@@ -42,6 +44,8 @@ interface Begin {
   synced: LogPlace;
   reign: number;
   links: readonly LinkFact[];
+  /** Where devices come and go. */
+  config: GroupConfig | undefined;
 }
 
 export class SimDaemon {
@@ -58,7 +62,10 @@ export class SimDaemon {
   readonly log: LogFile;
   /** Link states as main was told last. */
   readonly linkStates = new Map<number, string>();
+  /** Devices that come, grow and go, where the group has such. */
+  readonly changes: SimChanges | undefined;
   private mail: (() => void)[] = [];
+  private dataMail: (() => void)[] = [];
   /** The machines that are in a call right now, innermost last. */
   private readonly busy: string[] = [];
 
@@ -67,8 +74,10 @@ export class SimDaemon {
     const log = LogFile.open(io, LOG_PATH);
     const index = host.store.open(io);
     const images = new ImageSet(io, 'APPLY');
-    for (const { nr, sectors } of host.shape.client.devices)
-      images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+    const config = host.shape.late === undefined ? undefined : openImages(io, images);
+    if (config === undefined)
+      for (const { nr, sectors } of host.shape.client.devices)
+        images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
     const { window } = host.memory;
     if (window.ready) {
       const tail = window.tailSeq();
@@ -89,6 +98,7 @@ export class SimDaemon {
         synced: { ...synced },
         reign: s.reign,
         links,
+        config,
       });
     }
     const recovered = recover(log, index);
@@ -117,7 +127,7 @@ export class SimDaemon {
     window.format(recovered.place);
     host.pendingReign = id === undefined ? undefined : { reign, id };
     const synced = recovered.place;
-    return new SimDaemon(host, { io, log, index, images, recovered, synced, reign, links: recovered.links });
+    return new SimDaemon(host, { io, log, index, images, recovered, synced, reign, links: recovered.links, config });
   }
 
   private constructor(host: SimHost, begin: Begin) {
@@ -132,6 +142,8 @@ export class SimDaemon {
     this.log = log;
     shared.logHead = log.super.head.pos;
 
+    const reader = new SimReader(io, images, host.world.rng);
+    for (const { nr, pending } of begin.config?.devices ?? []) if (pending?.op === 'remove') reader.remove(nr);
     const maxWrite = host.shape.client.largest * 512;
     this.group = new DeviceGroup({
       window,
@@ -139,7 +151,7 @@ export class SimDaemon {
       space: new LogSpace(window, shared, log.ring, log.segment),
       clock,
       reply: host.client,
-      reader: new SimReader(io, images, host.world.rng) as unknown as DeviceReader,
+      reader: reader as unknown as DeviceReader,
       committer: shared.bell(SH.BELL_COMMIT),
       maxWrite,
       durableWrites: host.shape.client.durableWrites,
@@ -205,6 +217,7 @@ export class SimDaemon {
     }
     host.client.recordNew();
     host.client.resend();
+    this.changes = begin.config === undefined ? undefined : new SimChanges(this, host, begin.config);
     // From now on other threads run while one is in a call.
     host.world.between = () => this.interleave();
   }
@@ -298,8 +311,10 @@ export class SimDaemon {
     try {
       switch (name) {
         case 'client':
+          this.takeDataMail();
           return this.host.client.step() ? 0 : 1;
         case 'drain':
+          this.takeDataMail();
           return this.host.client.step(false) ? 0 : 1;
         case 'committer':
           return this.committer.step();
@@ -319,7 +334,21 @@ export class SimDaemon {
     const mail = this.mail;
     this.mail = [];
     for (const work of mail) work();
+    this.changes?.step();
     return this.checkpointer.step();
+  }
+
+  /** Something for the data thread, which it does at its next turn. */
+  onData(work: () => void): void {
+    this.dataMail.push(work);
+  }
+
+  private takeDataMail(): void {
+    if (this.dataMail.length === 0) return;
+    const mail = this.dataMail;
+    this.dataMail = [];
+    for (const work of mail) work();
+    this.host.client.recordNew();
   }
 
   /** Chance of another thread's step at each call. */

@@ -8,6 +8,7 @@ import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkSite } from './sim-checks.js';
 import type { Death } from './sim-faults.js';
 import { Broken } from './sim-broken.js';
+import type { Wish } from './sim-devices.js';
 import { type HostShape } from './sim-host.js';
 import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
@@ -18,6 +19,7 @@ const SHAPE: HostShape = {
   logBytes: 4 * 1024 * 1024,
   windowRing: 1024 * 1024,
   syncBytes: 256 * 1024,
+  late: [{ nr: 2, sectors: 768 }],
   sites: [{ nr: 1, area: 1024 * 1024, rpoMs: 0 }],
   client: {
     devices: [
@@ -63,12 +65,19 @@ export class Scenario {
     this.write(4, 128);
     client.now('write', { device: 1, at: 100, count: 8, dsync: true });
     this.pump(12);
+    this.change({ op: 'create', nr: 2, sectors: 256 });
+    client.now('write', { device: 2, at: 40, count: 64 });
+    client.now('write', { device: 0, at: 8, count: 8 });
+    this.pump(4);
     host.site(1).paused = true;
     run.daemon.shippers.get(1)!.pause();
     this.write(6, 64);
     client.now('write', { device: 0, at: 256, count: 256 });
     client.now('flush');
     this.pump(10);
+    // The site gets this out of the log.
+    this.change({ op: 'resize', nr: 2, sectors: 512 });
+    client.now('write', { device: 2, at: 200, count: 300 });
     // The images are synced, the checkpoint moves.
     this.rest(1500);
     host.site(1).paused = false;
@@ -79,6 +88,9 @@ export class Scenario {
       client.now('write', { device: 1, at: 512, count: 400 });
       this.pump(4);
     }
+    this.change({ op: 'resize', nr: 2, sectors: 768 });
+    client.now('write', { device: 2, at: 700, count: 8 });
+    this.change({ op: 'remove', nr: 2, sectors: 0 });
     run.daemon.shared.bump(SH.SYNC_ASK);
     this.pump(8);
     run.reopen();
@@ -94,6 +106,17 @@ export class Scenario {
       client.now('write', { device: i % 2, at: rng.below((i % 2 === 0 ? 512 : 1024) - count), count });
     }
     for (let i = 0; i < 3; i++) client.step();
+  }
+
+  /** An operator changes a device and waits until it is done. */
+  change(wish: Wish): void {
+    const { host, daemon } = this.run;
+    host.wishes.push(wish);
+    for (let i = 0; i < 200; i++) {
+      this.pump(1);
+      if (host.wishes.length === 0 && !daemon.changes!.busy) return;
+    }
+    throw new Error(`${wish.op} of device ${wish.nr} does not come to its end`);
   }
 
   pump(rounds: number): void {

@@ -11,6 +11,7 @@ import { createImage } from '../../src/slink/images.js';
 import { SimClient, type ClientShape } from './sim-client.js';
 import { SimClock } from './sim-clock.js';
 import { SimDaemon } from './sim-daemon.js';
+import { writeFirstConfig, type Wish } from './sim-devices.js';
 import { SimDisk, type CrashOptions } from './sim-disk.js';
 import { SimIndexStore } from './sim-index.js';
 import { SimIo, SimKill, SimWorld } from './sim-io.js';
@@ -27,6 +28,8 @@ export interface HostShape {
   windowRing: number;
   client: ClientShape;
   sites: readonly SiteShape[];
+  /** Devices that come later, with their largest size; only where given the group has a group.json. */
+  late?: readonly { nr: number; sectors: number }[];
   /** Bytes after which the applier syncs the images; the product's default is far beyond these devices. */
   syncBytes: number;
 }
@@ -47,6 +50,8 @@ export class SimHost {
   pendingReign: { reign: number; id: Uint8Array } | undefined;
   /** The log was closed cleanly and not opened since. */
   closed = false;
+  /** Changes of devices that an operator asked for and that are not done. */
+  readonly wishes: Wish[] = [];
   /** Told of each recovery that cut a torn tail. */
   sawTornTail: () => void = () => {};
 
@@ -65,7 +70,7 @@ export class SimHost {
     this.store = new SimIndexStore(new Rng(seed, 'index'));
     this.memory = WindowMemory.take(shape.windowRing);
     this.logId = this.bytes(16).toString('hex');
-    const sizes = new Map(shape.client.devices.map(({ nr, sectors }) => [nr, sectors]));
+    const sizes = new Map([...shape.client.devices, ...(shape.late ?? [])].map(({ nr, sectors }) => [nr, sectors]));
     this.client = new SimClient(new Rng(seed, 'client'), shape.client, new History(sizes));
   }
 
@@ -119,6 +124,7 @@ export class SimHost {
     for (const { nr, sectors } of this.shape.client.devices)
       createImage(io, 'APPLY', { nr, file: this.imagePath(nr), size: sectors * 512 }, {});
     this.local.syncDir('/local');
+    if (this.shape.late !== undefined) writeFirstConfig(this, io);
   }
 
   /** Starts a daemon: it adopts the window where there is one, else recovers. False where it was killed on the way. */

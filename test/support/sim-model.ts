@@ -171,6 +171,18 @@ export class History {
     if (this.entries.length % SNAPSHOT_EVERY === 0) this.snapshots.push(copyOf(this.now));
   }
 
+  /** Bytes of a device at `seq` as the records tell; undefined where they do not, or it was removed. */
+  sizeAt(nr: number, seq: number): number | undefined {
+    let size: number | undefined;
+    for (const { what } of this.entries.slice(0, seq - this.firstSeq)) {
+      const [name, of, bytes] = what.split(' ');
+      if (Number(of) !== nr) continue;
+      if (name === 'device-add' || name === 'device-resize') size = Math.max(size ?? 0, Number(bytes));
+      else if (name === 'device-remove') size = undefined;
+    }
+    return size;
+  }
+
   /** The state of all records below `seq`. */
   stateAt(seq: number): DeviceSectors {
     const count = seq - this.firstSeq;

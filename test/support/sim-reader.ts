@@ -31,6 +31,7 @@ export class SimReader {
   private readonly io: Io;
   private readonly images: ImageSet;
   private readonly rng: Rng;
+  private readonly gone = new Set<number>();
   private readonly flying: InFlight[] = [];
   private readonly spare: Mem[] = [];
 
@@ -40,9 +41,14 @@ export class SimReader {
     this.rng = rng;
   }
 
+  /** The device has left: its image may be open for some time yet. */
+  remove(nr: number): void {
+    this.gone.add(nr);
+  }
+
   device(nr: number): OpenDevice | undefined {
     const image = this.images.get(nr);
-    return image === undefined ? undefined : { nr, size: image.size, fd: image.fd, direct: -1 };
+    return image === undefined || this.gone.has(nr) ? undefined : { nr, size: image.size, fd: image.fd, direct: -1 };
   }
 
   get inFlight(): number {
