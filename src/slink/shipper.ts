@@ -300,7 +300,9 @@ export class Shipper implements Machine {
       this.settle();
       if (this.head() <= at.seq) return pos === at.pos && lo === at.chainLo && hi === at.chainHi;
     }
-    // A batch that names this place as its beginning proves it: position, seq and chain stand in its header.
+    // A batch that names this place as its beginning proves it: position, seq and chain stand in its header. HEAD has
+    // passed the place, so DURABLE has too; the one that was known before the site was opened may still be at it.
+    this.lookAtDurable();
     const reader = this.logReader();
     reader.seek(at);
     this.readerSeq = -1;

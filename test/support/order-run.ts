@@ -153,7 +153,14 @@ export class OrderRun {
   async cleanup(): Promise<void> {
     this.over = true;
     this.history.close();
-    await this.mounted.cleanup();
+    try {
+      for (const writer of this.writers) if (!writer.ended) await writer.stop('SIGKILL', 3000);
+      if (this.mounted.isMounted) await this.mounted.killAll();
+    } finally {
+      // Their files lie on a file system that goes before the harness could find the loop devices by them.
+      for (const { volume } of this.sites) await volume.takeAway();
+      await this.mounted.cleanup();
+    }
   }
 
   // --- what is done -----------------------------------------------------------------------------------------

@@ -69,5 +69,14 @@ export class Volume {
   async remove(): Promise<void> {
     await must('umount', [this.dir], { timeoutMs: 20_000 });
     await detach(this.device);
+    this.device = '';
+  }
+
+  /** The same after a failure, whatever is left of it. */
+  async takeAway(): Promise<void> {
+    if (this.device === '') return;
+    for (const dir of [this.side, this.dir]) await run('umount', [dir], { timeoutMs: 10_000 });
+    await detach(this.device);
+    this.device = '';
   }
 }

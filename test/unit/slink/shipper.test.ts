@@ -8,7 +8,7 @@ import { encodeDeviceAdd } from '../../../src/replog/device-records.js';
 import { REC, R_TIME } from '../../../src/replog/format.js';
 import { SH, SHF } from '../../../src/replog/shared.js';
 import { S_RECORD, W } from '../../../src/replog/window.js';
-import type { SiteCursor, SiteDevice } from '../../../src/slink/contract.js';
+import type { SiteCursor, SiteDevice, SiteOpened } from '../../../src/slink/contract.js';
 import { FolderSite } from '../../../src/slink/folder.js';
 import { Shipper, type ShipperOptions } from '../../../src/slink/shipper.js';
 import { LOG_ID, Rig, cleanUp } from '../replog/rig.js';
@@ -334,6 +334,29 @@ describe('Shipper', () => {
       rig.settle();
       forget();
       start({ cursor: cursors[0]!, fresh: false });
+      settle();
+      check();
+    });
+
+    it('! ahead of the index, where its last record leaves the window while it is opened', () => {
+      shipped();
+      shipper.close();
+      shippers.pop();
+      const { open } = FolderSite.prototype;
+      FolderSite.prototype.open = function (this: FolderSite, how): SiteOpened {
+        const opened = open.call(this, how);
+        write(8192, 4096, 3);
+        rig.settle();
+        forget();
+        return opened;
+      };
+      try {
+        start({ cursor: cursors[0]!, fresh: false });
+        shipper.step();
+      } finally {
+        FolderSite.prototype.open = open;
+      }
+      assert.equal(shipper.state, 'connected', shipper.reason);
       settle();
       check();
     });
