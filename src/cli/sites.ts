@@ -1,4 +1,5 @@
 /** `reptool site list|set|add|remove|fail-pending`, on a mounted group or (--state) on one that is not. */
+import * as fs from 'node:fs';
 import { RepError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
 import { sendMessage } from '../control/client.js';
@@ -7,7 +8,7 @@ import { daemonRuns, readRun } from '../control/keeper-client.js';
 import { lockGroup, unlockGroup } from '../control/lock.js';
 import { policyWords } from '../control/policy-words.js';
 import { escapeWord, newSite, withSettings } from '../control/site-settings.js';
-import { groupDir, groupFiles, stateRoot } from '../control/state.js';
+import { groupDir, groupFiles, siteStamp, stateRoot } from '../control/state.js';
 import type { SiteStatus } from '../control/status.js';
 import { productTypes } from '../control/types.js';
 import { SLINK } from '../slink/types.js';
@@ -64,10 +65,13 @@ export async function addSite(where: Where, nr: number, address: string, words: 
 export async function removeSite(where: Where, nr: number): Promise<Changed> {
   const place = placed(where);
   if ('dir' in place) return online(place.dir, nr, `site remove ${nr}`);
-  return offline(place.folder, nr, (sites) => {
+  const removed = await offline(place.folder, nr, (sites) => {
     const site = known(sites, nr);
     return { sites: sites.filter((s) => s !== site), reply: `site ${nr} removed; its data stay where they are` };
   });
+  // A later site of the same number must not be measured by what this one held.
+  fs.rmSync(siteStamp(place.folder, nr), { force: true });
+  return removed;
 }
 
 export function failPending(dir: string | undefined): Promise<{ text: string; reply: string; mountpoint: string }> {

@@ -228,8 +228,10 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a failed write to one of several devices is passed over',
     file: 'slink/records',
-    find: 'const rc = images.write(plan.device, plan.offset, plan.vec);',
-    put: 'const done = images.write(plan.device, plan.offset, plan.vec); const rc = plan.device > 0 ? 0 : done;',
+    find: 'const rc = images.queue?.(plan.device, plan.offset, plan.vec) ?? images.write(plan.device, plan.offset, plan.vec);',
+    put:
+      'const done = images.queue?.(plan.device, plan.offset, plan.vec) ?? images.write(plan.device, plan.offset, plan.vec);' +
+      'const rc = plan.device > 0 ? 0 : done;',
     seed: 14,
   },
   {
