@@ -3,7 +3,7 @@ import { OrderRun } from '../support/order-run.js';
 import { seedOfRun, seeded } from '../support/proc.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
 
-const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 1000);
+const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 300);
 const LIVES = 5;
 
 describe('order over three devices', function () {
