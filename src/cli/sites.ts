@@ -65,7 +65,7 @@ export async function addSite(where: Where, nr: number, address: string, words: 
 export async function removeSite(where: Where, nr: number): Promise<Changed> {
   const place = placed(where);
   if ('dir' in place) return online(place.dir, nr, `site remove ${nr}`);
-  const removed = await offline(place.folder, nr, (sites) => {
+  const removed = offline(place.folder, nr, (sites) => {
     const site = known(sites, nr);
     return { sites: sites.filter((s) => s !== site), reply: `site ${nr} removed; its data stay where they are` };
   });
