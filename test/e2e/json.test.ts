@@ -54,6 +54,11 @@ describe('e2e: --json, message, wait', function () {
     await json('site list', '--state', place.state);
     await json('site fail-pending', ...at);
     await json('site remove', '2', ...at);
+    await json('device create', 'disk7', '--size', '8M', ...at);
+    await json('device resize', 'disk7', '--size', '16M', ...at);
+    await json('device list', ...at);
+    await json('device remove', 'disk7', ...at);
+    await json('device list', '--state', place.state);
     await json('site pause', '1', ...at);
     place.write(2, 'more');
     await json('umount', place.mount);
