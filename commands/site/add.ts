@@ -13,6 +13,11 @@ export default class SiteAdd extends RepCommand {
       description: 'A folder with one image per device:',
       command: '<%= config.bin %> site add 2 blockdev:/backup/site2',
     },
+    {
+      description: 'A block device, and the exports of an NBD server, which have to be blank:',
+      command: '<%= config.bin %> site add 3 blockdev: --map disk0=/dev/sdb',
+    },
+    '<%= config.bin %> site add 4 nbd:backup.example:10809 --option tls=require --option tls-ca=/etc/reptool/ca.pem',
     '<%= config.bin %> site add 3 blockdev:/nfs/site3 --fallbehind ios=10000 --bandwidth 10m --rpo 1s',
   ];
   static override args = {
@@ -26,6 +31,11 @@ export default class SiteAdd extends RepCommand {
       multiple: true,
       helpValue: 'DEVICE=PATH',
     }),
+    option: Flags.string({
+      description: 'a setting of its type, such as tls=require; may be given several times',
+      multiple: true,
+      helpValue: 'WORD=VALUE',
+    }),
     mount: mountFlag,
     state: stateFlag,
     group: groupFlag,
@@ -38,7 +48,7 @@ export default class SiteAdd extends RepCommand {
       flags,
       siteNumber(args.NR, 'NR'),
       args.ADDRESS,
-      settingWords(flags, flags.map),
+      settingWords(flags, flags.map, flags.option),
     );
     this.say(text);
     return result;

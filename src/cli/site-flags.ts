@@ -31,7 +31,7 @@ type Given = { readonly [K in Exclude<keyof typeof settingFlags, 'stall'>]?: str
   readonly stall?: boolean | undefined;
 };
 
-export function settingWords(flags: Given, maps: readonly string[] = []): string[] {
+export function settingWords(flags: Given, maps: readonly string[] = [], options: readonly string[] = []): string[] {
   const words: string[] = [];
   for (const key of ['policy', 'ack', 'fallbehind', 'sync-timeout', 'bandwidth', 'rpo'] as const) {
     const value = flags[key];
@@ -43,6 +43,10 @@ export function settingWords(flags: Given, maps: readonly string[] = []): string
   for (const map of maps) {
     if (!/^[^=]+=./.test(map)) throw usage(`--map ${map}: write DEVICE=PATH, such as disk0=/dev/sdb`);
     words.push(`map.${map}`);
+  }
+  for (const option of options) {
+    if (!/^[^=]+=./.test(option)) throw usage(`--option ${option}: write WORD=VALUE, such as tls=require`);
+    words.push(`option.${option}`);
   }
   return words;
 }

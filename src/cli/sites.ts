@@ -7,7 +7,7 @@ import { DEFAULT_GROUP, loadConfig, saveConfig, type SiteConfig } from '../contr
 import { daemonRuns, readRun } from '../control/keeper-client.js';
 import { lockGroup, unlockGroup } from '../control/lock.js';
 import { policyWords } from '../control/policy-words.js';
-import { escapeWord, newSite, withSettings } from '../control/site-settings.js';
+import { escapeWord, isPlaced, newSite, withSettings } from '../control/site-settings.js';
 import { groupDir, groupFiles, siteStamp, stateRoot } from '../control/state.js';
 import type { SiteStatus } from '../control/status.js';
 import { productTypes } from '../control/types.js';
@@ -47,7 +47,7 @@ export async function setSite(where: Where, nr: number, words: readonly string[]
 }
 
 export async function addSite(where: Where, nr: number, address: string, words: readonly string[]): Promise<Changed> {
-  const told = words.map((word) => (word.startsWith('map.') ? escapeWord(word) : word));
+  const told = words.map((word) => (isPlaced(word) ? escapeWord(word) : word));
   const place = placed(where);
   if ('dir' in place)
     return online(place.dir, nr, `site add ${nr} ${escapeWord(address)} ${told.join(' ')}`.trim(), ADD_MS);

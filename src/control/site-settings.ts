@@ -9,6 +9,7 @@
  *   bandwidth=SIZE|none              bytes per second
  *   rpo=TIME                         how long it may gather
  *   map.DEVICE=PATH                  `site add` only: where a device is at the site
+ *   option.WORD=VALUE                `site add` only: what the site's type understands, such as option.tls=require
  *
  * A blank in an address or path is written `\040`, a backslash `\134`, as in mountinfo.
  */
@@ -68,7 +69,10 @@ export function withSettings(site: SiteConfig, words: readonly string[]): SiteCo
   return changed;
 }
 
-/** A new site: its number, TYPE:ADDRESS, `map.DEVICE=PATH` and settings. Throws EINVAL. */
+/** What only a new site is given, and where it goes. */
+const PLACES = { map: 'map.DEVICE=PATH', option: 'option.WORD=VALUE' } as const;
+
+/** A new site: its number, TYPE:ADDRESS, `map.…`, `option.…` and settings. Throws EINVAL. */
 export function newSite(nr: string, where: string, words: readonly string[]): SiteConfig {
   const number = siteNumberOf(nr);
   const at = where.indexOf(':');
@@ -78,16 +82,25 @@ export function newSite(nr: string, where: string, words: readonly string[]): Si
   if (type === 'blockdev' && address !== '' && !address.startsWith('/'))
     throw invalid(where, 'the folder of a blockdev site is named by its whole path, from /');
   const site = plainSite(number, type, address);
-  const maps = words.filter((word) => word.startsWith('map.'));
-  for (const word of maps) {
-    const m = /^map\.([^=]+)=(.+)$/.exec(word);
-    if (m === null) throw invalid(word, 'write map.DEVICE=PATH');
-    site.map[unescapeWord(m[1]!)] = unescapeWord(m[2]!);
+  const placed = words.filter(isPlaced);
+  for (const word of placed) {
+    const kind = word.startsWith('map.') ? 'map' : 'option';
+    const m = /^[a-z]+\.([^=]+)=(.+)$/.exec(word);
+    if (m === null) throw invalid(word, `write ${PLACES[kind]}`);
+    const key = unescapeWord(m[1]!);
+    const into = kind === 'map' ? site.map : site.options;
+    if (Object.hasOwn(into, key)) throw invalid(word, `${key} is given twice`);
+    into[key] = unescapeWord(m[2]!);
   }
   return withSettings(
     site,
-    words.filter((word) => !word.startsWith('map.')),
+    words.filter((word) => !isPlaced(word)),
   );
+}
+
+/** True for words whose value may hold blanks and is escaped in a message. */
+export function isPlaced(word: string): boolean {
+  return word.startsWith('map.') || word.startsWith('option.');
 }
 
 export function siteNumberOf(word: string): number {

@@ -127,9 +127,21 @@ export function post(message: object, move: readonly ArrayBuffer[] = []): void {
 }
 
 /** Waits for `start`, builds the machine with it and runs it to its end. */
-export function runShell<S>(name: string, data: ShellWorkerData, shared: Shared, build: (start: S) => Runner): void {
+export function runShell<S extends { t: 'start' }>(
+  name: string,
+  data: ShellWorkerData,
+  shared: Shared,
+  build: (start: S) => Runner,
+): void {
   sys.setThreadName(name);
-  parentPort!.once('message', (start: S) => {
+  // An operator's message may come before `start`, while a daemon is only just taking over.
+  const early: ToShell[] = [];
+  const first = (start: S | ToShell): void => {
+    if (start.t !== 'start') {
+      early.push(start);
+      return;
+    }
+    parentPort!.off('message', first);
     let runner: Runner;
     try {
       runner = build(start);
@@ -139,10 +151,14 @@ export function runShell<S>(name: string, data: ShellWorkerData, shared: Shared,
       return;
     }
     post({ t: 'running' });
-    loop(runner, data, shared);
+    if (!early.some((message) => message.t === 'stop')) {
+      for (const message of early) runner.take(message);
+      loop(runner, data, shared);
+    }
     runner.close();
     post({ t: 'ended' });
-  });
+  };
+  parentPort!.on('message', first);
   post({ t: 'up' });
 }
 

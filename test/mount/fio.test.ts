@@ -4,7 +4,7 @@ import { VERIFY, assertClean, fio } from '../support/fio.js';
 import { attach, detach } from '../support/loop.js';
 import { Mounted } from '../support/mounted.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
-import { TRANSPORTS, excused } from '../support/transports.js';
+import { TRANSPORTS, itUnlessExcused } from '../support/transports.js';
 
 const SIZE = '96m';
 
@@ -49,9 +49,8 @@ for (const transport of TRANSPORTS)
       await assertAllSame(m);
     });
 
-    it('writes and trims through a loop device hold', async function () {
+    itUnlessExcused(transport, 'fallocate', 'writes and trims through a loop device hold', async function () {
       needsLoop(this);
-      excused(this, transport, 'fallocate');
       const m = (mounted = await Mounted.start({ size: '128M', logSize: '64M', transport }));
       const device = await attach(m.disk, '--direct-io=on');
       const job = { ...VERIFY, rw: 'randtrimwrite', iodepth: 16, size: SIZE, trim_verify_zero: 1 };

@@ -6,7 +6,7 @@ import { assertFsck, attach, detach, makeExt4, mountAt, unmountAt } from '../sup
 import { Mounted } from '../support/mounted.js';
 import { must, sleep } from '../support/proc.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
-import { TRANSPORTS, excused } from '../support/transports.js';
+import { TRANSPORTS, itUnlessExcused } from '../support/transports.js';
 
 const SQLITE_KILLS = 20;
 /** Transactions of one run of the client. */
@@ -48,8 +48,7 @@ for (const transport of TRANSPORTS)
       await detach(replica);
     });
 
-    it('SQLite commits while the daemon is killed every 300 ms', async function () {
-      excused(this, transport, 'kill');
+    itUnlessExcused(transport, 'kill', 'SQLite commits while the daemon is killed every 300 ms', async function () {
       const m = (mounted = await Mounted.start({ size: '128M', logSize: '64M', transport }));
       const device = await attach(m.disk, '--direct-io=on');
       await makeExt4(device);
@@ -95,35 +94,41 @@ for (const transport of TRANSPORTS)
       await detach(replica);
     });
 
-    it('mkfs with discard, fstrim, site paused and resumed: nothing gets stuck', async function () {
-      excused(this, transport, 'fallocate');
-      const m = (mounted = await Mounted.start({ size: '256M', logSize: '128M', transport }));
-      const device = await attach(m.disk, '--direct-io=on');
-      const fs = join(m.top, 'fs');
-      for (let round = 0; round < 2; round++) {
-        await m.site('pause');
-        await makeExt4(device, '-E', 'discard,lazy_itable_init=0');
-        await mountAt(device, fs, '-o', 'discard');
-        const data = join(fs, 'data');
-        await must('dd', ['if=/dev/urandom', `of=${data}`, 'bs=1M', 'count=24', 'conv=fsync'], { timeoutMs: 30_000 });
-        await m.site('resume');
-        await must('rm', [data]);
-        await must('dd', ['if=/dev/urandom', `of=${data}-2`, 'bs=1M', 'count=24', 'conv=fsync'], { timeoutMs: 30_000 });
-        const trimmed = await must('fstrim', ['-v', fs], { timeoutMs: 30_000 });
-        await m.drain();
-        const before = await digest(`${data}-2`);
-        await m.site('pause');
-        await must('fstrim', ['-v', fs], { timeoutMs: 30_000 });
-        await m.site('resume');
-        await m.drain();
-        assert.equal(await digest(`${data}-2`), before, `round ${round}: the file has changed`);
-        if (round === 1) console.log(`      ${trimmed.trim().replace(/^.*: /, 'trimmed ')}`);
-        await unmountAt(fs);
-        await assertFsck(device);
-      }
-      const used = Number(await must('sh', ['-c', 'du -k "$0" | cut -f1', m.image]));
-      assert.ok(used < 200 * 1024, `trimmed space was not given back: the image uses ${used} KiB`);
-      await detach(device);
-      await assertAllSame(m);
-    });
+    itUnlessExcused(
+      transport,
+      'fallocate',
+      'mkfs with discard, fstrim, site paused and resumed: nothing gets stuck',
+      async function () {
+        const m = (mounted = await Mounted.start({ size: '256M', logSize: '128M', transport }));
+        const device = await attach(m.disk, '--direct-io=on');
+        const fs = join(m.top, 'fs');
+        for (let round = 0; round < 2; round++) {
+          await m.site('pause');
+          await makeExt4(device, '-E', 'discard,lazy_itable_init=0');
+          await mountAt(device, fs, '-o', 'discard');
+          const data = join(fs, 'data');
+          await must('dd', ['if=/dev/urandom', `of=${data}`, 'bs=1M', 'count=24', 'conv=fsync'], { timeoutMs: 30_000 });
+          await m.site('resume');
+          await must('rm', [data]);
+          await must('dd', ['if=/dev/urandom', `of=${data}-2`, 'bs=1M', 'count=24', 'conv=fsync'], {
+            timeoutMs: 30_000,
+          });
+          const trimmed = await must('fstrim', ['-v', fs], { timeoutMs: 30_000 });
+          await m.drain();
+          const before = await digest(`${data}-2`);
+          await m.site('pause');
+          await must('fstrim', ['-v', fs], { timeoutMs: 30_000 });
+          await m.site('resume');
+          await m.drain();
+          assert.equal(await digest(`${data}-2`), before, `round ${round}: the file has changed`);
+          if (round === 1) console.log(`      ${trimmed.trim().replace(/^.*: /, 'trimmed ')}`);
+          await unmountAt(fs);
+          await assertFsck(device);
+        }
+        const used = Number(await must('sh', ['-c', 'du -k "$0" | cut -f1', m.image]));
+        assert.ok(used < 200 * 1024, `trimmed space was not given back: the image uses ${used} KiB`);
+        await detach(device);
+        await assertAllSame(m);
+      },
+    );
   });

@@ -5,7 +5,7 @@ import { assertSame } from '../support/content.js';
 import { Mounted } from '../support/mounted.js';
 import { describeOutcome, seedOfRun, sleep } from '../support/proc.js';
 import { needsFuse } from '../support/skip.js';
-import { TRANSPORTS, excused } from '../support/transports.js';
+import { TRANSPORTS, itUnlessExcused } from '../support/transports.js';
 
 const WORKER = join(import.meta.dirname, '../support/model-run.js');
 
@@ -44,8 +44,7 @@ for (const transport of TRANSPORTS)
       await check(4000, async () => {});
     });
 
-    it('does so while the daemon is killed all the time', async function () {
-      excused(this, transport, 'kill');
+    itUnlessExcused(transport, 'kill', 'does so while the daemon is killed all the time', async function () {
       let kills = 0;
       await check(3000, async (m, done) => {
         let last = 0;

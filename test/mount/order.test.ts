@@ -1,9 +1,10 @@
 /** Order over all devices of a group, as its sites keep it while their disks and links die. */
 import { OrderRun } from '../support/order-run.js';
 import { seedOfRun, seeded } from '../support/proc.js';
+import { itInSoak } from '../support/soak.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
 
-const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 300);
+const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 1000);
 const LIVES = 5;
 
 describe('order over three devices', function () {
@@ -17,17 +18,20 @@ describe('order over three devices', function () {
   });
   afterEach(() => order?.cleanup());
 
-  it(`! a site is a prefix of the group's order, and at least what it has confirmed, after each of ${CUTS} cuts`, async () => {
-    const seed = seedOfRun();
-    const run = (order = new OrderRun(seeded(seed)));
-    const began = performance.now();
-    try {
-      await run.begin();
-      for (let life = 1; life <= LIVES; life++) await run.live(Math.ceil((CUTS * life) / LIVES) - run.total);
-      await run.end();
-    } finally {
-      console.log(`      seed ${seed}: ${run.total} cuts in ${((performance.now() - began) / 1000).toFixed(0)} s`);
-      for (const [what, n] of [...run.counts].sort()) console.log(`      ${String(n).padStart(6)}  ${what}`);
-    }
-  });
+  itInSoak(
+    `! a site is a prefix of the group's order, and at least what it has confirmed, after each of ${CUTS} cuts`,
+    async () => {
+      const seed = seedOfRun();
+      const run = (order = new OrderRun(seeded(seed)));
+      const began = performance.now();
+      try {
+        await run.begin();
+        for (let life = 1; life <= LIVES; life++) await run.live(Math.ceil((CUTS * life) / LIVES) - run.total);
+        await run.end();
+      } finally {
+        console.log(`      seed ${seed}: ${run.total} cuts in ${((performance.now() - began) / 1000).toFixed(0)} s`);
+        for (const [what, n] of [...run.counts].sort()) console.log(`      ${String(n).padStart(6)}  ${what}`);
+      }
+    },
+  );
 });

@@ -253,7 +253,7 @@ describe('policies', function () {
     const offline = await m.reptool(['site', 'set', '7', '--rpo', '1s', '--state', m.state]);
     assert.equal(offline.status, 0, offline.stderr);
     assert.match(readFileSync(join(m.groupDir, 'group.json'), 'utf8'), /"rpoMs": 1000/);
-    const bad = await m.reptool(['site', 'add', '9', 'nbd:here', '--state', m.state]);
+    const bad = await m.reptool(['site', 'add', '9', 'pigeon:here', '--state', m.state]);
     assert.equal(bad.status, 1);
     assert.equal((await m.reptool(['site', 'remove', '7', '--state', m.state])).status, 0);
     await m.mount();

@@ -106,7 +106,11 @@ describe('mount --table', function () {
     const before = config();
     fs.rmSync(path.join(place.groupDir, 'group.json'));
     assert.match(await mountTable(printed), /^opened the log of group default/);
-    assert.deepEqual(config(), before);
+    // A table does not say which images are sparse, nor which numbers were in use once.
+    const told = JSON.stringify(before, (key, value: unknown) =>
+      key === 'sparse' || key === 'nextDevice' ? undefined : value,
+    );
+    assert.deepEqual(config(), JSON.parse(told));
     await put('disk0', 'again');
     await place.drain();
     await place.umount();

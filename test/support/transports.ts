@@ -1,6 +1,5 @@
 /** The same tests for every transport, and what one of them is excused from. */
 import { TRANSPORTS, type Transport } from '../../src/fuse/transport.js';
-import { needs } from './skip.js';
 
 export { TRANSPORTS, type Transport };
 
@@ -10,7 +9,14 @@ const EXCUSES = {
   directIo: 'DIRECT_IO',
 } as const;
 
-/** Skips where `transport` is excused from what the test is about. */
-export function excused(ctx: Mocha.Context, transport: Transport, from: keyof typeof EXCUSES): void {
-  needs(ctx, transport === 'kernel', `${transport} is excused from ${EXCUSES[from]}`);
+/** A test that `transport` must pass as well, unless the design excuses it from what the test is about. */
+export function itUnlessExcused(
+  transport: Transport,
+  from: keyof typeof EXCUSES,
+  title: string,
+  test: (this: Mocha.Context) => Promise<void>,
+): void {
+  if (transport === 'kernel') it(title, test);
+  else
+    console.log(`  ${transport} is excused from ${EXCUSES[from]}: "${title}" is a test of the kernel transport only`);
 }

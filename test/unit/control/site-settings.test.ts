@@ -70,6 +70,12 @@ describe('control/site-settings', () => {
     const site = newSite('7', `blockdev:${escapeWord('/my backup\\x')}`, ['policy=sync']);
     assert.deepEqual([site.nr, site.address, site.policy], [7, '/my backup\\x', 'sync']);
     assert.deepEqual(newSite('7', 'blockdev:', ['map.disk0=/dev/sdb']).map, { disk0: '/dev/sdb' });
+    assert.deepEqual(newSite('7', 'nbd:h:1', ['option.tls-ca=/a\\040b', 'rpo=1s']).options, { 'tls-ca': '/a b' });
+    assert.throws(() => newSite('7', 'nbd:h:1', ['option.tls']), { errno: 'EINVAL', message: /option\.WORD=VALUE/ });
+    assert.throws(() => newSite('7', 'nbd:h:1', ['map.a=1', 'map.a=2']), {
+      errno: 'EINVAL',
+      message: /a is given twice/,
+    });
   });
 
   for (const [nr, where, error] of [
