@@ -60,7 +60,7 @@ describe('sites that are added while the group is in use', function () {
       'killed',
     );
     const device = await digest(m.disk);
-    await m.drain();
+    await fine(m, 'wait', m.dir, '--timeout', '50s');
     await m.umount();
     assert.equal(await digest(m.image), device, 'the local image');
     for (const file of [m.siteImage, join(m.top, 'site two', 'disk0.img'), raw, exported])
