@@ -6,7 +6,6 @@ export { TRANSPORTS, type Transport };
 const EXCUSES = {
   kill: 'surviving the death of its daemon',
   fallocate: 'FALLOCATE (discards and zeroing)',
-  directIo: 'DIRECT_IO',
 } as const;
 
 /** A test that `transport` must pass as well, unless the design excuses it from what the test is about. */
