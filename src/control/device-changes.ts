@@ -75,8 +75,8 @@ export interface ChangeParts {
   images: ImagePort;
   log: LogPort;
   serve: ServePort;
-  /** Tree, events and kernel hear of it. */
-  shown(verb: ChangeVerb, device: DeviceConfig): void;
+  /** Tree, events and kernel hear of it; resolves when all of them did. */
+  shown(verb: ChangeVerb, device: DeviceConfig): Promise<void>;
   failed(what: string): void;
   /** Who keeps a device from being removed. */
   holders(device: DeviceConfig): Held;
@@ -214,7 +214,7 @@ export class DeviceChanges {
   private async announce(device: DeviceConfig): Promise<void> {
     await this.record('create', REC.DEVICE_ADD, device.nr, encodeDeviceAdd(device));
     this.save(withDevice(this.p.config, settled(device)), 'create:settled');
-    this.p.shown('create', device);
+    await this.p.shown('create', device);
   }
 
   private async record(what: string, type: RecordType, nr: number, payload: Uint8Array): Promise<number> {
@@ -252,7 +252,7 @@ export class DeviceChanges {
     const larger = { ...settled(device), size };
     this.save(withDevice(p.config, larger), 'resize:settled');
     p.serve.resize(device.nr, size);
-    p.shown('change', larger);
+    await p.shown('change', larger);
   }
 
   // --- remove ----------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ export class DeviceChanges {
     await p.log.applied(seq);
     this.save(withoutDevice(p.config, device.nr), 'remove:settled');
     p.serve.close(device.nr);
-    p.shown('destroy', device);
+    await p.shown('destroy', device);
   }
 
   // --- what an earlier daemon, or a command on the unmounted group, has begun -------------------------------

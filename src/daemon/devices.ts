@@ -42,11 +42,15 @@ export interface DeviceParts {
 const LOOK_MS = 5;
 /** How long a removal waits for slink 0 to have everything on disk. */
 const APPLIED_MS = 10_000;
+/** How long one waits for the kernel to let go of a name: it takes a lock that a program may hold. */
+const FORGET_MS = 1000;
 
 export class Devices {
   readonly changes: DeviceChanges;
   /** Slink 0 has everything below it synced. */
   synced = 0;
+  /** A descriptor of the mount's connection, to tell the kernel what it is to forget. */
+  connection: number = DAEMON_FD.FUSE;
   private readonly p: DeviceParts;
   private helper: Thread<ToHelper, FromHelper> | undefined;
   private readonly asked = new Map<number, { resolve: (a: Answered) => void; reject: (error: RepError) => void }>();
@@ -108,7 +112,7 @@ export class Devices {
 
   /** It is needed for a moment in months, so no daemon is born with it. */
   private startHelper(): Thread<ToHelper, FromHelper> {
-    const helper = new Thread<ToHelper, FromHelper>('helper', './helper.js', { fuseFd: DAEMON_FD.FUSE });
+    const helper = new Thread<ToHelper, FromHelper>('helper', './helper.js', { fuseFd: this.connection });
     helper.onMessage = (message) => {
       if (message.t !== 'up') this.heard(message);
     };
@@ -156,14 +160,28 @@ export class Devices {
 
   // --- who sees it -----------------------------------------------------------------------------------------
 
-  private shown(verb: ChangeVerb, device: DeviceConfig): void {
+  /** Resolves when the kernel shows it, too, or takes too long. */
+  private async shown(verb: ChangeVerb, device: DeviceConfig): Promise<void> {
     this.p.event(verb, device);
-    // There is no kernel to be told where libfuse stands between.
-    if (this.p.threads.answer !== undefined) return;
-    askAgain(ROOT_NODE);
-    if (verb === 'create') return;
-    askAgain(deviceNode(device.nr));
-    if (verb === 'destroy') void this.help({ do: 'forget', name: device.name });
+    // libfuse numbers nodes in its own way, and its kernel keeps names for a while but no attributes.
+    if (this.p.threads.answer === undefined) {
+      this.askAgain(ROOT_NODE);
+      if (verb !== 'create') this.askAgain(deviceNode(device.nr));
+    }
+    if (verb !== 'destroy') return;
+    const limit = new Promise((resolve) => setTimeout(resolve, FORGET_MS).unref());
+    await Promise.race([this.help({ do: 'forget', name: device.name }), limit]);
+  }
+
+  /** The kernel is to ask for the attributes of a node again. */
+  private askAgain(node: number): void {
+    const bytes = new Uint8Array(64);
+    const length = putInvalInode(new DataView(bytes.buffer), 0, node, false);
+    try {
+      fs.writeSync(this.connection, bytes, 0, length);
+    } catch {
+      // Nobody has looked at it yet, or it is unmounted.
+    }
   }
 
   private holders({ nr, name }: DeviceConfig): Held {
@@ -172,17 +190,6 @@ export class Devices {
     if (this.p.opens(nr) === 0) return { who: '', passing: false };
     // A process of another namespace, or one that is just closing it.
     return { who: 'is held open by a process that cannot be seen from here', passing: true };
-  }
-}
-
-/** The kernel is to ask for the attributes of a node again. */
-function askAgain(node: number): void {
-  const bytes = new Uint8Array(64);
-  const length = putInvalInode(new DataView(bytes.buffer), 0, node, false);
-  try {
-    fs.writeSync(DAEMON_FD.FUSE, bytes, 0, length);
-  } catch {
-    // Nobody has looked at it yet, or it is unmounted.
   }
 }
 

@@ -226,6 +226,7 @@ export class Group implements Serving {
   private fromData(message: FromData, serving: () => void, refused: (error: RepError) => void): void {
     switch (message.t) {
       case 'serving':
+        if (message.connection !== undefined) this.devices.connection = message.connection;
         return serving();
       case 'failed':
         return refused(new RepError(message.errno, message.message));

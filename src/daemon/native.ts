@@ -100,8 +100,9 @@ async function serve(start: DataStart): Promise<void> {
     return post({ t: 'failed', errno: error.errno, message: error.message });
   }
   setInterval(() => served.turn(), TURN_MS);
-  post({ t: 'serving' });
-  void watch(served, devices, [data.bellFd, parts.aio.eventfd, connection()]);
+  const fuse = connection();
+  post({ t: 'serving', connection: fuse });
+  void watch(served, devices, [data.bellFd, parts.aio.eventfd, fuse]);
 }
 
 /**

@@ -66,7 +66,8 @@ export interface NativeWorkerData {
 
 export type FromData =
   | { t: 'up' }
-  | { t: 'serving' }
+  /** `connection`: where the kernel is told what it is to forget, unless main has that itself. */
+  | { t: 'serving'; connection?: number }
   /** It could not begin: the thing, the reason, the next step. */
   | { t: 'failed'; errno: ErrnoName; message: string }
   | { t: 'req'; bytes: Uint8Array }

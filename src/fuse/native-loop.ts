@@ -62,7 +62,7 @@ export class NativeReply {
 
 interface Handle {
   node: number;
-  /** As the tree calls it; devices have none. */
+  /** As the tree calls it. */
   fh: number;
 }
 
@@ -241,7 +241,8 @@ export class NativeLoop implements NativeOps {
   release(_at: string, fh: number, done: Done): void {
     const handle = this.handles.get(fh);
     this.handles.delete(fh);
-    if (handle === undefined || this.isDevice(handle)) return done(0);
+    if (handle === undefined) return done(0);
+    // Of devices, too: the tree counts who has one open.
     this.plain(client.releaseRequest(handle.node, handle.fh), done);
   }
 

@@ -8,6 +8,7 @@ import { assertFsck, attach, detach, makeExt4, mountAt, smallDisk, unmountAt } f
 import { Mounted } from '../support/mounted.js';
 import { must, run, until, type Outcome } from '../support/proc.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
+import { TRANSPORTS } from '../support/transports.js';
 
 const MIB = 1024 * 1024;
 const SMALL = { size: '16M', logSize: '32M' };
@@ -439,3 +440,82 @@ describe('devices that come, grow and go', function () {
     return (await must('sh', ['-c', `head -c ${mib * MIB} /dev/zero | sha256sum`])).slice(0, 64);
   }
 });
+
+/**
+ * Asks for changes from within one process, so that the kernel's answer to the question before is as young as it
+ * can be: sizes by name, by handle and by seeking, and a name by O_PATH, for which the kernel asks nobody while
+ * it thinks that it knows.
+ */
+const LOOKER = `
+import os, sys
+top = sys.argv[1]
+name = top + '/data'
+def message(text):
+  fd = os.open(top + '/.ctl/messages', os.O_WRONLY)
+  os.write(fd, text.encode())
+  os.close(fd)
+def known():
+  try:
+    os.close(os.open(name, os.O_PATH))
+    return True
+  except FileNotFoundError:
+    return False
+def sizes(fd):
+  return [os.stat(name).st_size, os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_END)]
+for turn in range(5):
+  if known(): print('known before it is there')
+  message('device create data size=1M')
+  fd = os.open(name, os.O_RDWR)
+  os.pwrite(fd, b'x' * 1048576, 0)
+  if sizes(fd) != [1048576] * 3: print('made', sizes(fd))
+  message('device resize data 2M')
+  if sizes(fd) != [2097152] * 3: print('grown', sizes(fd))
+  if os.pread(fd, 512, 1048576) != bytes(512): print('not zeroes')
+  os.pwrite(fd, b'y', 2097151)
+  os.close(fd)
+  if not known(): print('not known')
+  message('device remove data')
+  if known(): print('known although it is gone')
+  if os.listdir(top).count('data'): print('listed although it is gone')
+  os.unlink(sys.argv[2])
+  message('device create data size=3M')
+  fd = os.open(name, os.O_RDONLY)
+  if sizes(fd) != [3145728] * 3: print('made again', sizes(fd))
+  if os.pread(fd, 2097152, 0) != bytes(2097152): print('content of the device before')
+  os.close(fd)
+  message('device remove data')
+  os.unlink(sys.argv[2])
+print('looked')
+`;
+
+for (const transport of TRANSPORTS)
+  describe(`devices as the kernel shows them, ${transport}`, function () {
+    this.timeout(60_000);
+    let mounted: Mounted | undefined;
+
+    before(function () {
+      needsFuse(this);
+      needsTool(this, 'python3', 'losetup', 'blockdev');
+    });
+    afterEach(() => mounted?.cleanup());
+
+    it('! sizes and names are seen changed by the time a change is answered', async () => {
+      const m = (mounted = await Mounted.start({ ...SMALL, transport }));
+      const kept = join(m.imageFolder, 'data');
+      const { stdout, stderr } = await run('python3', ['-c', LOOKER, m.dir, kept], { timeoutMs: 30_000 });
+      assert.equal(stdout, 'looked\n', stderr);
+    });
+
+    it('! losetup -c finds the new size without anybody having looked', async function () {
+      needsLoop(this);
+      const m = (mounted = await Mounted.start({ ...SMALL, transport }));
+      const loop = await attach(m.disk);
+      for (const mib of [17, 24]) {
+        await must('sh', ['-c', `printf 'device resize disk0 ${mib}M' > ${m.dir}/.ctl/messages && losetup -c ${loop}`]);
+        assert.equal(Number(await must('blockdev', ['--getsize64', loop])), mib * MIB);
+      }
+      await detach(loop);
+      await m.drain();
+      await m.umount();
+    });
+  });

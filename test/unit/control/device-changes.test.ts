@@ -75,7 +75,10 @@ class Life {
         resize: (nr, size) => void this.open.set(nr, size),
         close: (nr) => void this.open.delete(nr),
       },
-      shown: (verb, { name, size }) => void this.shown.push(`${verb} ${name} ${size}`),
+      shown: (verb, { name, size }) => {
+        this.shown.push(`${verb} ${name} ${size}`);
+        return Promise.resolve();
+      },
       failed: (what) => void this.failures.push(what),
       holders: () => this.held,
       passed: (step) => {

@@ -54,11 +54,12 @@ describe('fuse/native-loop', () => {
   let sink: Sink;
   let reply: NativeReply;
   let loop: NativeLoop;
+  let tree: ControlTree;
 
   beforeEach(() => {
     sink = new Sink();
     reply = new NativeReply();
-    const tree: ControlTree = new ControlTree({
+    tree = new ControlTree({
       devices: () => [{ nr: 0, name: 'disk0', size: SIZE }],
       text: (file) => `text of ${file}\n`,
       writtenMs: () => 0,
@@ -127,6 +128,13 @@ describe('fuse/native-loop', () => {
     assert.equal(into.toString(), 'seen');
     assert.equal(reply.open, 0);
     reply.wrote(write, 0, 4); // A second answer finds nobody.
+  });
+
+  it('a device is open in the tree until it is released', async () => {
+    const fh = await open('/disk0');
+    assert.equal(tree.opensOf(0), 1);
+    assert.deepEqual(await ask((done) => loop.release('/disk0', fh, done)), [0]);
+    assert.equal(tree.opensOf(0), 0);
   });
 
   it('writes without room wait in order, reads and flushes go on', async () => {
