@@ -7,8 +7,9 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { RepError } from '../base/errors.js';
 import { readFailure, readRun, type RunState } from '../control/keeper-client.js';
-import { listMounts } from '../fuse/mount.js';
+import { pointedGroups } from '../control/gave-up.js';
 import { groupDir, stateRoot } from '../control/state.js';
+import { listMounts } from '../fuse/mount.js';
 
 export interface Served {
   readonly groupDir: string;
@@ -36,16 +37,10 @@ export function findServed(
   return undefined;
 }
 
-/** What the groups under the state folder have to say about a mount point where nothing is mounted now. */
+/** What groups have to say about a mount point where nothing is mounted now. */
 export function findLeftBehind(mountpoint: string, root = stateRoot()): Served | undefined {
-  let names: string[];
-  try {
-    names = fs.readdirSync(root);
-  } catch {
-    return undefined;
-  }
-  for (const name of names) {
-    const served = servedFrom(path.join(root, name), mountpoint);
+  for (const folder of candidates(mountpoint, root)) {
+    const served = servedFrom(folder, mountpoint);
     if (served !== undefined) return served;
   }
   return undefined;
@@ -53,17 +48,22 @@ export function findLeftBehind(mountpoint: string, root = stateRoot()): Served |
 
 /** The last words of a keeper that gave the mount point up and took the mount away, where it left some. */
 export function lastFailureOf(mountpoint: string, root = stateRoot()): string | undefined {
-  let names: string[];
-  try {
-    names = fs.readdirSync(root);
-  } catch {
-    return undefined;
-  }
-  return names
-    .map((name) => readFailure(path.join(root, name)))
+  return candidates(mountpoint, root)
+    .map((folder) => readFailure(folder))
     .filter((text) => text?.slice(text.indexOf(' ') + 1).startsWith(`${mountpoint}: `) === true)
     .sort()
     .at(-1);
+}
+
+/** Folders of groups that may know of a mount point: those named there when it was given up, those of `root`. */
+function candidates(mountpoint: string, root: string): string[] {
+  let names: string[] = [];
+  try {
+    names = fs.readdirSync(root);
+  } catch {
+    // No state folder here, or another account's.
+  }
+  return [...pointedGroups(mountpoint), ...names.map((name) => path.join(root, name))];
 }
 
 function servedFrom(folder: string, mountpoint: string): Served | undefined {

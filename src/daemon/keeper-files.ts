@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as sys from '../base/sys.js';
 import { RepError } from '../base/errors.js';
+import { pointToGroup } from '../control/gave-up.js';
 import { FAILURE_FILE, RUN_FILE, type RunState } from '../control/keeper-client.js';
 
 /** One line in the group's daemon.log. */
@@ -67,12 +68,16 @@ export class RunFile {
   }
 }
 
-/** Why the keeper gave up, for whoever comes next; `undefined` removes what an earlier one left. */
-export async function writeFailure(groupDir: string, text: string | undefined): Promise<void> {
+/**
+ * Why the keeper gave `mountpoint` up, for whoever comes next, and the way to it, since the mount that names the
+ * folder may go; `undefined` removes what an earlier one left.
+ */
+export async function writeFailure(groupDir: string, mountpoint: string, text: string | undefined): Promise<void> {
   const file = path.join(groupDir, FAILURE_FILE);
   try {
     if (text === undefined) await fs.promises.rm(file, { force: true });
     else await fs.promises.writeFile(file, `${new Date().toISOString()} ${text}\n`, { mode: 0o600 });
+    await pointToGroup(mountpoint, text === undefined ? undefined : groupDir);
   } catch (error) {
     log(`${file}: not written: ${(error as Error).message}`);
   }

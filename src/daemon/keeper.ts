@@ -361,7 +361,7 @@ class Keeper implements WardEvents {
   }
 
   private note(text: string | undefined): void {
-    this.noting = this.noting.then(() => writeFailure(this.config.groupDir, text));
+    this.noting = this.noting.then(() => writeFailure(this.config.groupDir, this.config.mountpoint, text));
   }
 
   /** Without RESEND the requests that the dead daemon had read would wait for ever. */

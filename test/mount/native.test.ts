@@ -1,13 +1,13 @@
 /** The fuse-native transport where it differs: who dies, who is told, and what is still there afterwards. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { processStart } from '../../src/control/keeper-client.js';
 import type { StatusJson } from '../../src/control/status.js';
 import { UserSpace } from '../support/as-user.js';
 import { assertSame } from '../support/content.js';
 import { CLI, Mounted } from '../support/mounted.js';
-import { describeOutcome, must, run, sleep, until } from '../support/proc.js';
+import { describeOutcome, must, run, sleep, until, type Outcome } from '../support/proc.js';
 import { needs, needsFuse, needsTool } from '../support/skip.js';
 
 const SHAPE = { size: '64M', logSize: '64M', transport: 'fuse-native' } as const;
@@ -80,6 +80,34 @@ describe('fuse-native transport', function () {
     await m.umount();
     await assertSame(m.image, m.siteImage, 'the site');
   });
+
+  it('! the reason is found wherever the state lies, also when the mount is gone, until the next mount', async () => {
+    const m = (mounted = new Mounted(SHAPE));
+    // The environment of a shell in which nobody said where the state is.
+    const status = (): Promise<Outcome> => m.reptool(['status', m.dir]);
+    await m.mount();
+    assert.deepEqual(pointers(m), []);
+    for (let round = 0; round < 2; round++) {
+      process.kill(await m.serving(), 'SIGKILL');
+      await gone(m);
+      const asked = await status();
+      assert.equal(asked.status, 3);
+      assert.match(asked.stderr, /the reason: .*the fuse-native transport does not survive that; mount again/);
+      assert.deepEqual(pointers(m), [m.groupDir]);
+      const elsewhere = await m.reptool(['status', join(m.top, 'other')]);
+      assert.doesNotMatch(elsewhere.stderr, /the reason/);
+      rmSync(join(m.groupDir, 'daemon.log'));
+      await m.mount();
+      assert.deepEqual(pointers(m), []);
+    }
+    await m.umount();
+    assert.doesNotMatch((await status()).stderr, /the reason/, 'nothing is left to be told after a proper end');
+  });
+
+  function pointers(m: Mounted): string[] {
+    const folder = join(m.top, 'run', 'gave-up');
+    return existsSync(folder) ? readdirSync(folder).map((name) => readlinkSync(join(folder, name))) : [];
+  }
 
   it('! an O_DSYNC write is in the log before it is acknowledged, also with O_DIRECT', async () => {
     const m = (mounted = await Mounted.start(SHAPE));

@@ -263,7 +263,7 @@ export class Mounted {
   }
 
   private get environment(): NodeJS.ProcessEnv {
-    return { ...process.env, [MARK]: this.mark };
+    return { ...process.env, [MARK]: this.mark, REPTOOL_RUN: join(this.top, 'run') };
   }
 
   // --- the end -------------------------------------------------------------------------------------------
