@@ -184,9 +184,14 @@ export class Shared {
   }
 
   private want(seq: number, linksLo: number, linksHi: number): void {
+    for (let bits = linksLo; bits !== 0; bits &= bits - 1) this.wantOf(lowestBit(bits), seq);
+    for (let bits = linksHi; bits !== 0; bits &= bits - 1) this.wantOf(32 + lowestBit(bits), seq);
+  }
+
+  /** ! Requests that are sent again come in any order: an older one must not take back what a newer one wants. */
+  private wantOf(place: number, seq: number): void {
     const { floatView } = this;
-    for (let bits = linksLo; bits !== 0; bits &= bits - 1) floatView[SHF.WANTED + lowestBit(bits)] = seq;
-    for (let bits = linksHi; bits !== 0; bits &= bits - 1) floatView[SHF.WANTED + 32 + lowestBit(bits)] = seq;
+    if (floatView[SHF.WANTED + place]! < seq) floatView[SHF.WANTED + place] = seq;
   }
 
   /** Main: sets or clears the bit of `place` in a pair of words. */

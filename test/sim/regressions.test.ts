@@ -24,6 +24,15 @@ describe('found by the simulator', function () {
   });
 
   /**
+   * Requests that were dropped for want of room are sent again with all others, in any order: an older one took back
+   * what the link had been told is wanted of it, and a newer one waited beyond every timeout.
+   */
+  it('nobody waits for a link beyond its timeout because an older request came again', async () => {
+    const result = await runSeed({ seed: 16, steps: 1200, policies: true });
+    assert.ok(result.ok, result.ok ? '' : failureText(result));
+  });
+
+  /**
    * After a daemon's death a record could be durable, applied and released before its request was sent again: it
    * left the window, and the request was not recognised and became a second record.
    */

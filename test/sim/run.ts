@@ -1,6 +1,7 @@
 /**
- * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--verbose] [--trace]`: runs the simulator from a seed and
- * prints what it met. Without --seed it takes seeds from the clock until the minutes are over.
+ * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies] [--verbose] [--trace]`: runs the
+ * simulator from a seed and prints what it met. With --policies sites have policies and may hold writers. Without
+ * --seed it takes seeds from the clock until the minutes are over.
  */
 import { parseArgs } from 'node:util';
 import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
@@ -15,6 +16,7 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     runs: { type: 'string' },
     'every-io': { type: 'string' },
+    policies: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -55,7 +57,7 @@ let calls = 0;
 let done = 0;
 let seed = first;
 for (; done < runs && performance.now() < limit; done++, seed++) {
-  const result = await runSeed({ seed, steps, traceCalls: values.trace });
+  const result = await runSeed({ seed, steps, policies: values.policies, traceCalls: values.trace });
   total.merge(result.coverage);
   records += result.records;
   bytes += result.bytes;
@@ -64,7 +66,8 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
-    console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}`);
+    const also = values.policies ? ' --policies' : '';
+    console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}${also}`);
     process.exit(1);
   }
   await collect();

@@ -11,11 +11,13 @@ describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number): Promise<void> {
-    const result = await runSeed({ seed, steps: STEPS });
+  async function holds(seed: number, policies = false): Promise<void> {
+    const result = await runSeed({ seed, steps: STEPS, policies });
     seen.merge(result.coverage);
     await collect();
-    if (!result.ok) assert.fail(`${failureText(result)}\n  again: npm run sim -- --seed ${seed} --steps ${STEPS}`);
+    const also = policies ? ' --policies' : '';
+    if (!result.ok)
+      assert.fail(`${failureText(result)}\n  again: npm run sim -- --seed ${seed} --steps ${STEPS}${also}`);
   }
 
   it('the same seed is the same run', async () => {
@@ -27,8 +29,10 @@ describe('simulator', function () {
 
   for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed));
 
+  for (const seed of FIXED) it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, true));
+
   it('keeps its promises under fresh seeds', async () => {
-    for (let i = 0; i < 6; i++) await holds(Math.floor(Math.random() * 1e9));
+    for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), i % 2 === 0);
   });
 
   it('has met what it is there to meet', () => {
@@ -46,6 +50,8 @@ describe('simulator', function () {
       ...['error at a call of a site (refusing)', 'error at a call of a site (erring)'],
       ...['shape: 3 devices', 'shape: 4 devices', 'shape: 2 sites', 'shape: 3 sites'],
       ...['check: goes on without its sites', 'check: stands still, as its log is full'],
+      ...['check: answered when the site had it', 'policy changed', 'fail-pending', 'site removed', 'link degraded'],
+      ...['check: let go (fail-pending)', 'check: let go (policy async)', 'check: let go (removal)'],
       ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
     ];
     assert.deepEqual(

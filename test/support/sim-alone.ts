@@ -4,7 +4,11 @@ import { LogSpace } from '../../src/replog/space.js';
 import { Broken } from './sim-broken.js';
 import type { SimDaemon } from './sim-daemon.js';
 import type { SimHost } from './sim-host.js';
+import type { Operator } from './sim-operator.js';
+import { ASYNC, type LinkModel } from './sim-policy.js';
 import type { Rng } from './sim-random.js';
+
+const FULL = 'check: stands still, as its log is full';
 
 /** What the data thread wants room for beside the largest write: its ragged ends. */
 const EDGES = 2 * 4096;
@@ -14,20 +18,23 @@ export class Alone {
   private readonly daemon: SimDaemon;
   private readonly rng: Rng;
   private readonly heal: () => void;
+  private readonly operator: Operator | undefined;
 
-  /** `heal`: the operator puts the machine right, not its sites. */
-  constructor(host: SimHost, rng: Rng, heal: () => void) {
+  /** `heal`: the operator puts the machine right, not its sites; `operator`: lets go who waits for those. */
+  constructor(host: SimHost, rng: Rng, heal: () => void, operator?: Operator) {
     this.host = host;
     this.daemon = host.daemon!;
     this.rng = rng;
     this.heal = heal;
+    this.operator = operator;
   }
 
   /**
    * The sites are cut off, or their threads do not move at all; a write and a flush must be answered, and be on the
-   * local images soon. False where the log is full: then they may wait.
+   * local images soon, unless the log is full or a site's policy says that they wait for it; then they are when an
+   * operator lets them go. Says how it went.
    */
-  check(): boolean {
+  check(): string {
     const { host, daemon, rng } = this;
     host.client.asks = false;
     this.warmUp();
@@ -46,15 +53,36 @@ export class Alone {
     }
   }
 
-  private goOn(names: readonly string[]): boolean {
+  private goOn(names: readonly string[]): string {
     const { counts } = this.host.client;
     const { failed } = counts;
-    this.writeAndFlush();
-    const went = this.pump(names, 2000);
-    if (!went && this.logHasRoom())
-      throw new Broken(`the sites are away, and the local disk stands still: ${this.host.client.unanswered}`);
+    // Beyond every limit in records, where it may be one that should not count.
+    for (let n = this.operator === undefined ? 1 : this.rng.pick([1, 25]); n > 0; n--) this.writeAndFlush();
+    let went = this.pump(names, 2000);
     if (counts.failed > failed) throw new Broken('the sites are away, and the local disk gives errors');
-    return went;
+    if (went) return 'check: goes on without its sites';
+    if (!this.logHasRoom()) return FULL;
+    const { holders } = this.host.policies;
+    if (holders.length === 0)
+      throw new Broken(`the sites are away, and the local disk stands still: ${this.host.client.unanswered}`);
+    const how = this.letGo(holders);
+    for (let tries = 0; !went && tries < 20; tries++) {
+      if (how === 'fail-pending') this.operator!.failPending();
+      went = this.pump(names, 200);
+    }
+    if (!went && this.logHasRoom())
+      throw new Broken(`who waited for sites was let go (${how}), and still waits: ${this.host.client.unanswered}`);
+    return went ? `check: let go (${how})` : FULL;
+  }
+
+  /** An operator does not want to wait for these any more. */
+  private letGo(holders: readonly LinkModel[]): string {
+    const how = this.rng.weighted({ 'fail-pending': 3, 'policy async': 3, removal: 1 });
+    for (const { nr } of holders) {
+      if (how === 'policy async') this.operator!.change(nr, ASYNC);
+      if (how === 'removal') this.operator!.remove(nr);
+    }
+    return how;
   }
 
   /** Faults of the machine itself have passed and been told: a disk that failed may tell so more than once. */

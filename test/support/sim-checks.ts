@@ -76,8 +76,9 @@ export interface SiteCheck {
  * product's own code, is a prefix of history that holds everything the site has confirmed.
  */
 export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'live'): SiteCheck | undefined {
-  const { made, confirmed, exchanged, shape, disk: original } = host.site(nr);
+  const { made, exchanged, shape, disk: original } = host.site(nr);
   if (!made || exchanged !== undefined) return undefined;
+  const confirmed = Math.max(host.site(nr).confirmed, host.policies.link(nr).reached);
   const disk =
     how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
   const world = new SimWorld(new Rng(rng.u32(), 'clone'));

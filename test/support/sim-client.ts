@@ -9,12 +9,13 @@ import type { Mem } from '../../src/base/mem.js';
 import type { DeviceGroup } from '../../src/device/group.js';
 import type { Reply } from '../../src/device/reply.js';
 import { decodeDeviceResize } from '../../src/replog/device-records.js';
-import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, REC, REC_NAME } from '../../src/replog/format.js';
+import { R_BYTES, R_DEVICE, R_LENGTH, R_OFFSET, R_TIME, R_TYPE, REC, REC_NAME } from '../../src/replog/format.js';
 import { SH, type Shared } from '../../src/replog/shared.js';
 import { S_RECORD, S_UNIQUE, type Window } from '../../src/replog/window.js';
 import { SECTOR } from './sim-disk.js';
 import { Broken } from './sim-broken.js';
 import { fillPattern, readPattern, type History } from './sim-model.js';
+import type { Debt, PolicyModel } from './sim-policy.js';
 import type { Rng } from './sim-random.js';
 
 export type RequestKind = 'write' | 'discard' | 'zeroes' | 'flush' | 'tag' | 'read';
@@ -37,6 +38,8 @@ export interface Request {
   allowed?: Uint32Array[];
   /** How often it was sent. */
   sent: number;
+  /** Sites that must have it before it is answered. */
+  debts?: Debt[];
 }
 
 export interface ClientShape {
@@ -83,6 +86,7 @@ export class SimClient implements Reply {
   /** Applications make requests by themselves. */
   asks = true;
   private readonly rng: Rng;
+  private readonly policies: PolicyModel;
   /** Sent and not answered, in the order of their uniques. */
   private readonly waiting = new Map<number, Request>();
   /** To be sent (again). */
@@ -92,8 +96,9 @@ export class SimClient implements Reply {
   private readonly hot: Span[] = [];
   private last: Span | undefined;
 
-  constructor(rng: Rng, shape: ClientShape, history: History) {
+  constructor(rng: Rng, shape: ClientShape, history: History, policies: PolicyModel) {
     this.rng = rng;
+    this.policies = policies;
     this.shape = shape;
     this.history = history;
     this.flushed = history.firstSeq;
@@ -107,6 +112,13 @@ export class SimClient implements Reply {
   /** Requests without an answer. */
   get outstanding(): number {
     return this.waiting.size;
+  }
+
+  /** Requests that became records, or flushes, and are without an answer. */
+  *beingServed(): Iterable<Request> {
+    for (const request of this.waiting.values())
+      if (request.sent > 0 && (request.seq !== undefined || request.kind === 'flush') && !this.queue.includes(request))
+        yield request;
   }
 
   /** The requests without an answer, for a report. */
@@ -154,6 +166,7 @@ export class SimClient implements Reply {
   /** Recovery says that records from `seq` on are lost. */
   lose(seq: number): void {
     this.history.truncate(seq);
+    this.policies.lose(seq);
   }
 
   // --- the loop of the data thread -----------------------------------------------------------------------
@@ -208,6 +221,8 @@ export class SimClient implements Reply {
         break;
       case 'flush':
         request.covers ??= this.history.tail;
+        // One that is sent again means what is there by then.
+        request.debts = [...(request.debts ?? []), ...this.policies.flush(this.history.tail)];
         group.fsync(node, lo, hi);
         break;
       case 'read':
@@ -230,6 +245,8 @@ export class SimClient implements Reply {
       const at = slot + S_RECORD;
       const type = dv.getUint8(at + R_TYPE);
       const name = REC_NAME[type]!;
+      const waits = type === REC.WRITE || type === REC.DISCARD || type === REC.ZEROES;
+      const debts = this.policies.record(seq, getU64(dv, at + R_TIME), dv.getUint32(at + R_BYTES, true), waits);
       if (type === REC.TAG || type === REC.REIGN) {
         this.history.add(seq, name);
         continue;
@@ -254,6 +271,7 @@ export class SimClient implements Reply {
       if (request.seq !== undefined)
         throw new Broken(`request ${request.unique} became record ${request.seq} and, sent again, record ${seq}`);
       request.seq = seq;
+      request.debts = debts;
       this.counts.bytes += type === REC.WRITE ? count * SECTOR : 0;
       const write = type === REC.WRITE ? request.write : 0;
       this.history.add(seq, `${name} ${device}:${first}+${count}`, { device, at: first, count, write });
@@ -333,12 +351,14 @@ export class SimClient implements Reply {
     const wants = kind === 'write' || kind === 'read' ? request.count * SECTOR : 0;
     if (bytes !== wants) throw new Broken(`request ${unique} (${kind}) was answered with ${bytes} bytes, not ${wants}`);
     if (kind === 'read') return;
+    const below = kind === 'flush' ? request.covers! : (seq ?? 0) + 1;
+    const owed = this.policies.answered(request.debts ?? [], below, `${kind} ${unique}`);
     if (kind === 'flush') {
       this.flushed = Math.max(this.flushed, request.covers!);
       return;
     }
     if (seq === undefined) throw new Broken(`request ${unique} (${kind}) was acknowledged and is no record`);
-    if (request.dsync || this.shape.durableWrites) this.flushed = Math.max(this.flushed, seq + 1);
+    if (request.dsync || this.shape.durableWrites || owed) this.flushed = Math.max(this.flushed, seq + 1);
   }
 
   // --- requests ------------------------------------------------------------------------------------------

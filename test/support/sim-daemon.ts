@@ -15,14 +15,16 @@ import { LogFile } from '../../src/replog/logfile.js';
 import { recover, trustedLinks, type Recovered } from '../../src/replog/recovery.js';
 import { openForAppend, settleTail } from '../../src/replog/settle.js';
 import type { ClosedSegment } from '../../src/replog/segments.js';
-import { SH, Shared } from '../../src/replog/shared.js';
+import { MAX_LINK_THREADS, SH, Shared } from '../../src/replog/shared.js';
 import { LogSpace } from '../../src/replog/space.js';
 import { W, type Window } from '../../src/replog/window.js';
 import { Applier } from '../../src/slink/applier.js';
 import { FolderSite } from '../../src/slink/folder.js';
 import { ImageSet } from '../../src/slink/images.js';
 import { replayLocal } from '../../src/slink/replay.js';
+import { LinkPolicies } from '../../src/slink/policy.js';
 import { Shipper } from '../../src/slink/shipper.js';
+import { assignPlaces, freePlace } from '../../src/daemon/places.js';
 import { Broken } from './sim-broken.js';
 import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
@@ -31,7 +33,8 @@ import type { GroupConfig } from '../../src/control/config.js';
 import { checkLocal } from './sim-checks.js';
 import { SimChanges, openImages } from './sim-devices.js';
 import { SimReader } from './sim-reader.js';
-import type { SimSite } from './sim-site.js';
+import { Patience } from './sim-policy.js';
+import { witnessed, type SimSite } from './sim-site.js';
 
 /** What main knows where the threads are started. */
 interface Begin {
@@ -57,6 +60,8 @@ export class SimDaemon {
   readonly applier: Applier;
   readonly checkpointer: Checkpointer;
   readonly shippers = new Map<number, Shipper>();
+  readonly policies: LinkPolicies;
+  private readonly patience: Patience;
   readonly images: ImageSet;
   readonly group: DeviceGroup;
   readonly log: LogFile;
@@ -203,7 +208,19 @@ export class SimDaemon {
       },
       { synced: begin.synced, redo: recovered === undefined, syncBytes: host.shape.syncBytes },
     );
-    for (const site of host.sites.values()) this.shippers.set(site.nr, this.startShipper(site, begin.links));
+    for (const { nr } of begin.links) if (host.sites.get(nr)?.removed === true) this.checkpointer.dropLink(nr);
+    this.policies = new LinkPolicies(window, shared, clock, {
+      degraded: (place, on) => {
+        const nr = window.load(W.LINKS + place);
+        host.note(`site ${nr} is ${on ? 'degraded' : 'no longer degraded'}`);
+        host.degraded(on);
+        host.policies.link(nr).tellDegraded(on, shared.linkSeq(place, this.tail));
+      },
+      beyond: (place, on) =>
+        host.note(`site ${window.load(W.LINKS + place)} is ${on ? 'beyond' : 'within'} its limits`),
+    });
+    this.patience = new Patience(clock);
+    this.startLinks(begin.links);
 
     if (host.pendingReign !== undefined) {
       const { reign, id } = host.pendingReign;
@@ -222,7 +239,40 @@ export class SimDaemon {
     host.world.between = () => this.interleave();
   }
 
-  private startShipper(site: SimSite, known: readonly LinkFact[]): Shipper {
+  private startLinks(known: readonly LinkFact[]): void {
+    const { host, window } = this;
+    const sites = host.configured;
+    if (sites.every(({ nr, shape }) => shape.place === undefined || window.load(W.LINKS + shape.place) !== nr))
+      for (const { nr, shape } of sites) if (shape.place !== undefined) window.words[W.LINKS + shape.place] = nr;
+    const places = assignPlaces(window, sites);
+    sites.forEach((site, i) => {
+      const model = host.policies.link(site.nr);
+      model.started(site.paused);
+      const fact = known.find((link) => link.nr === site.nr);
+      const seq = fact?.cursor.seq ?? firstPlace(host.logId).seq;
+      this.policies.add(places[i]!, model.rules, site.paused ? 'paused' : 'connecting', false, seq);
+      this.shippers.set(site.nr, this.startShipper(site, places[i]!, known));
+    });
+  }
+
+  /** The place of a site's link. */
+  placeOf(nr: number): number {
+    return this.window.words.subarray(W.LINKS, W.LINKS + MAX_LINK_THREADS).indexOf(nr);
+  }
+
+  /** As daemon/site-admin does it, group.json being written already. */
+  removeSite(nr: number): void {
+    const place = this.placeOf(nr);
+    this.policies.remove(place);
+    this.checkpointer.dropLink(nr);
+    this.checkpointer.ask();
+    const shipper = this.shippers.get(nr)!;
+    this.shippers.delete(nr);
+    shipper.close();
+    freePlace(this.window, place);
+  }
+
+  private startShipper(site: SimSite, at: number, known: readonly LinkFact[]): Shipper {
     const { host, io, shared, window } = this;
     const { clock, shape } = site;
     const fact = known.find((link) => link.nr === site.nr);
@@ -237,6 +287,7 @@ export class SimDaemon {
       );
     const cursor: SiteCursor = fact === undefined ? { ...first, reign: 0 } : { ...fact.cursor, reign: fact.reign };
     const note = (place: SiteCursor): void => {
+      if (site.removed) return;
       const { reign, ...rest } = place;
       this.checkpointer.noteLink({
         nr: site.nr,
@@ -247,17 +298,21 @@ export class SimDaemon {
       });
     };
     if (fact === undefined) note(cursor);
+    const model = host.policies.link(site.nr);
     return new Shipper(
       {
         window,
         shared,
         clock,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }),
-        site: new FolderSite(io, clock, site.folder, {
-          area: shape.area,
-          makeFolder: true,
-          direct: shape.direct === true,
-        }),
+        site: witnessed(
+          new FolderSite(io, clock, site.folder, {
+            area: shape.area,
+            makeFolder: true,
+            direct: shape.direct === true,
+          }),
+          (seq) => (model.reached = Math.max(model.reached, seq)),
+        ),
         events: {
           cursor: (place) => {
             const copy = { ...place };
@@ -270,6 +325,11 @@ export class SimDaemon {
           state: (state, reason) => {
             host.note(`site ${site.nr} is ${state} ${reason}`);
             this.linkStates.set(site.nr, state);
+            this.post(() => {
+              if (site.removed) return;
+              this.policies.note(at, state);
+              model.told(state);
+            });
           },
         },
       },
@@ -279,8 +339,9 @@ export class SimDaemon {
         cursor,
         fresh: cursor.seq === first.seq,
         paused: site.paused,
-        place: site.nr - 1,
+        place: at,
         rpoMs: shape.rpoMs,
+        bandwidth: shape.bandwidth ?? 0,
         probeMs: 2000,
       },
     );
@@ -323,7 +384,8 @@ export class SimDaemon {
         case 'main':
           return this.main();
         default:
-          return this.shippers.get(Number(name.slice('shipper'.length)))!.step();
+          // One whose site was removed has nothing left to do.
+          return this.shippers.get(Number(name.slice('shipper'.length)))?.step() ?? 1;
       }
     } finally {
       this.busy.pop();
@@ -335,6 +397,8 @@ export class SimDaemon {
     this.mail = [];
     for (const work of mail) work();
     this.changes?.step();
+    this.policies.step();
+    this.patience.look(this.host.client.beingServed());
     return this.checkpointer.step();
   }
 

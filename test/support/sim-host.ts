@@ -17,6 +17,7 @@ import { SimIndexStore } from './sim-index.js';
 import { SimIo, SimKill, SimWorld } from './sim-io.js';
 import { WindowMemory } from './sim-memory.js';
 import { History } from './sim-model.js';
+import { ASYNC, LinkModel, PolicyModel } from './sim-policy.js';
 import { Rng } from './sim-random.js';
 import { SimSite, type SiteShape } from './sim-site.js';
 
@@ -44,6 +45,7 @@ export class SimHost {
   readonly store: SimIndexStore;
   readonly memory: WindowMemory;
   readonly client: SimClient;
+  readonly policies: PolicyModel;
   readonly logId: string;
   daemon: SimDaemon | undefined;
   /** Stands in the window of the product: the reign that its first record is to begin, if it has not yet. */
@@ -54,6 +56,8 @@ export class SimHost {
   readonly wishes: Wish[] = [];
   /** Told of each recovery that cut a torn tail. */
   sawTornTail: () => void = () => {};
+  /** Told where writers need not wait for a link any more, or have to again. */
+  degraded: (on: boolean) => void = () => {};
 
   constructor(seed: number, shape: HostShape) {
     this.shape = shape;
@@ -71,7 +75,11 @@ export class SimHost {
     this.memory = WindowMemory.take(shape.windowRing);
     this.logId = this.bytes(16).toString('hex');
     const sizes = new Map([...shape.client.devices, ...(shape.late ?? [])].map(({ nr, sectors }) => [nr, sectors]));
-    this.client = new SimClient(new Rng(seed, 'client'), shape.client, new History(sizes));
+    const history = new History(sizes);
+    this.policies = new PolicyModel(history.firstSeq);
+    for (const { nr, rules = ASYNC } of shape.sites)
+      this.policies.links.set(nr, new LinkModel(nr, rules, this.clock, history.firstSeq));
+    this.client = new SimClient(new Rng(seed, 'client'), shape.client, history, this.policies);
   }
 
   get history(): History {
@@ -82,6 +90,11 @@ export class SimHost {
     const site = this.sites.get(nr);
     if (site === undefined) throw new Error(`there is no site ${nr}`);
     return site;
+  }
+
+  /** The sites that the group has, those left out that were removed. */
+  get configured(): SimSite[] {
+    return [...this.sites.values()].filter((site) => !site.removed);
   }
 
   /** The site whose folder a path leads into. */

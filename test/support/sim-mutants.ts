@@ -15,6 +15,8 @@ export interface Mutant {
   put: string;
   /** A second place in the same or another file, where one is not enough. */
   also?: { file: string; find: string; put: string };
+  /** Run with policies of sites. */
+  policies?: boolean;
   /** First seed to try, one that is known to find it soon; without it the scenarios of sim-every come first. */
   seed?: number;
 }
@@ -256,6 +258,97 @@ export const MUTANTS: readonly Mutant[] = [
     seed: 1,
   },
 ];
+
+/** Each is looked for with policies of sites. */
+const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
+  {
+    name: 'a write is answered before its site has it',
+    file: 'replog/committer',
+    find: 'if ((flush[at] | flush[at + 1]) === 0)',
+    put: 'if (true)',
+  },
+  {
+    name: 'links of the upper half hold nobody',
+    file: 'replog/committer',
+    find: 'const hi = this.unconfirmed(flush[at + 1] & this.shared.load(SH.GATES + 1), 32, seq);',
+    put: 'const hi = 0;',
+  },
+  {
+    name: 'a request that is sent again waits for no link',
+    file: 'device/group',
+    find: 'const linksLo = window.dv.getInt32(slot + S_LINKS, true) & shared.load(SH.GATES);',
+    put: 'const linksLo = 0;',
+  },
+  {
+    name: 'a record is released while its request waits for a link',
+    file: 'replog/committer',
+    find: 'if (seq <= this.floor)',
+    put: 'if (seq <= this.floor && seq > this.durable)',
+  },
+  {
+    name: 'a flush does not wait for sync sites',
+    file: 'device/group',
+    find: 'if (durable && this.gates.confirmed(seq)) {',
+    put: 'if (durable) {',
+  },
+  {
+    name: 'a link is degraded before anybody has waited',
+    file: 'slink/policy',
+    find: 'return now - link.waitsSince >= link.rules.holdMs;',
+    put: 'return true;',
+  },
+  {
+    name: 'a link stays degraded for ever',
+    file: 'slink/policy',
+    find: 'return done;',
+    put: 'return false;',
+  },
+  {
+    name: 'fall-behind in records looks the wrong way',
+    file: 'device/gates',
+    find: 'if (ios > 0 && seq - from > ios)',
+    put: 'if (ios > 0 && from - seq > ios)',
+  },
+  {
+    name: 'fall-behind in bytes counts what the site has',
+    file: 'device/gates',
+    find: 'payloadPos - floatView[SHF.BYTES + place] > bytes',
+    put: 'floatView[SHF.BYTES + place] > payloadPos + bytes',
+  },
+  {
+    name: 'no time is too long to fall behind',
+    file: 'device/gates',
+    find: 'return now > oldest + us;',
+    put: 'return false;',
+  },
+  {
+    name: 'a link that is down counts for its limits',
+    file: 'slink/policy',
+    find: 'const limited = held && !sync && (!this.down(link) || link.rules.stall);',
+    put: 'const limited = held && !sync;',
+  },
+  {
+    name: 'release forgets the first link',
+    file: 'slink/policy',
+    find: 'if (!sync && !limited)',
+    put: 'if (!sync && !limited && place !== this.links.keys().next().value)',
+  },
+  {
+    name: 'a removed link goes on holding',
+    file: 'slink/policy',
+    find: 'this.links.delete(place);',
+    put: 'this.links.delete(place); return;',
+  },
+  {
+    name: 'an older request takes back what a newer one wants',
+    file: 'replog/shared',
+    find: 'if (floatView[SHF.WANTED + place] < seq)',
+    put: '',
+    seed: 16,
+  },
+];
+
+export const POLICY_MUTANTS: readonly Mutant[] = OF_POLICIES.map((mutant) => ({ ...mutant, policies: true }));
 
 export interface MutantResult {
   code: number | null;

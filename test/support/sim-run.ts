@@ -14,6 +14,7 @@ import { SimHost, type HostShape } from './sim-host.js';
 import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
+import { Operator } from './sim-operator.js';
 import { randomShape } from './sim-shape.js';
 import { SiteTroubles } from './sim-troubles.js';
 
@@ -25,6 +26,7 @@ export class SimRun {
   step = 0;
   private readonly rng: Rng;
   private readonly checks: Rng;
+  private readonly operator: Operator | undefined;
   private weights: Record<string, number> = {};
   private moodUntil = 0;
   /** No request was made since the last daemon began. */
@@ -39,12 +41,15 @@ export class SimRun {
     this.rng = new Rng(seed, 'run');
     this.checks = new Rng(seed, 'checks');
     this.host = new SimHost(seed, shape ?? randomShape(new Rng(seed, 'shape')));
+    if (this.host.shape.sites.some(({ rules }) => rules !== undefined))
+      this.operator = new Operator(this.host, new Rng(seed, 'operator'), this.coverage);
     this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
     this.faults.peek = () => this.peek();
     this.faults.peekRate = 1 / 300;
     this.troubles = new SiteTroubles(this.host, new Rng(seed, 'sites'), this.coverage);
     this.faults.ofSites = this.troubles;
     this.host.sawTornTail = () => this.coverage.hit('recovery cut a torn tail');
+    this.host.degraded = (on) => this.coverage.hit(on ? 'link degraded' : 'link caught up again');
   }
 
   begin(): void {
@@ -68,6 +73,7 @@ export class SimRun {
     if (this.step >= this.moodUntil) this.changeMood();
     const event = this.rng.weighted(EVENTS);
     try {
+      this.operator?.maybe();
       if (event === 'machine') this.machine();
       else this[event]();
     } catch (error) {
@@ -196,8 +202,8 @@ export class SimRun {
 
   private alone(): void {
     if (this.host.sites.size === 0) return;
-    const went = new Alone(this.host, this.rng, () => this.healHost()).check();
-    this.coverage.hit(went ? 'check: goes on without its sites' : 'check: stands still, as its log is full');
+    const went = new Alone(this.host, this.rng, () => this.healHost(), this.operator).check();
+    this.coverage.hit(went);
   }
 
   private episode(): void {
@@ -329,7 +335,10 @@ export class SimRun {
 
   private state(): string {
     const { host, daemon } = this;
-    const sites = [...daemon.shippers].map(([nr, s]) => `site ${nr} ${s.state} at ${s.cursor.seq} (${s.reason})`);
+    const sites = [...daemon.shippers].map(([nr, s]) => {
+      const { degraded, rules } = host.policies.link(nr);
+      return `site ${nr} ${s.state} at ${s.cursor.seq} (${s.reason})${degraded ? ', degraded' : ''} ${JSON.stringify(rules)}`;
+    });
     const { committer } = daemon;
     return [
       `tail ${daemon.tail}, written ${committer.written}, durable ${committer.durable}, applied ${daemon.applied}`,
@@ -347,6 +356,7 @@ export class SimRun {
       daemon.committer.durable === tail &&
       daemon.applied === tail &&
       daemon.applier.synced.seq === tail &&
+      [...host.policies.links.values()].every((link) => link.gone || !link.degraded) &&
       [...daemon.shippers.values()].every((shipper) => shipper.cursor.seq === tail)
     );
   }
@@ -356,7 +366,7 @@ export class SimRun {
     checkLocal(host, host.local.settledImage(), host.history.tail);
     for (const nr of host.sites.keys()) {
       const found = checkSite(host, nr, checks, 'crash');
-      if (found?.seq !== host.history.tail)
+      if (found?.seq !== host.history.tail && !host.site(nr).removed)
         throw new Broken(
           `site ${nr} has everything confirmed, and after its death it reaches ${found?.seq}, not ${host.history.tail}`,
         );

@@ -2,11 +2,15 @@
 import { RepError } from '../../src/base/errors.js';
 import { Broken } from './sim-broken.js';
 import type { Coverage } from './sim-faults.js';
+import { Rng } from './sim-random.js';
 import { SimRun } from './sim-run.js';
+import { randomShape, withPolicies } from './sim-shape.js';
 
 export interface RunOptions {
   seed: number;
   steps: number;
+  /** Sites have policies, and an operator changes them. */
+  policies?: boolean;
   /** Stops earlier after so many milliseconds of real time. */
   budgetMs?: number;
   /** Every call goes into the report of a failure. */
@@ -28,8 +32,10 @@ export interface RunResult {
   calls: number;
 }
 
-export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions): Promise<RunResult> {
-  const run = new SimRun(seed);
+export async function runSeed({ seed, steps, policies, budgetMs, traceCalls }: RunOptions): Promise<RunResult> {
+  const shape =
+    policies === true ? withPolicies(randomShape(new Rng(seed, 'shape')), new Rng(seed, 'rules')) : undefined;
+  const run = new SimRun(seed, shape);
   run.host.world.traceCalls = traceCalls === true;
   const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
   let error: unknown;
@@ -45,6 +51,7 @@ export async function runSeed({ seed, steps, budgetMs, traceCalls }: RunOptions)
   coverage.hit('requests parked or dropped for want of room', counts.blocked);
   for (const call of ['APPLY:DIRECT', 'SITE:DIRECT']) coverage.hit(`call ${call}`, host.world.names.get(call) ?? 0);
   coverage.hit('check: read', counts.reads);
+  coverage.hit('check: answered when the site had it', host.policies.kept);
   coverage.hit('requests answered twice', counts.twice);
   coverage.hit('answers lost because the request is being sent again', counts.lostAnswers);
   coverage.hit('requests refused with an error', counts.failed);

@@ -1,4 +1,6 @@
+import type { LinkRules } from '../../src/slink/policy.js';
 import type { HostShape } from './sim-host.js';
+import { ASYNC } from './sim-policy.js';
 import type { Rng } from './sim-random.js';
 
 const KIB64 = 64 * 1024;
@@ -35,4 +37,39 @@ export function randomShape(rng: Rng): HostShape {
       dsync: rng.pick([0, 0.05, 0.3]),
     },
   };
+}
+
+const PLACES = [0, 1, 2, 31, 32, 33, 63];
+
+/** The same with policies: at least one site, each with rules, a bandwidth and a place of its own. */
+export function withPolicies(shape: HostShape, rng: Rng): HostShape {
+  const first = { nr: 1, area: 1 << 20, rpoMs: 10 };
+  const free = [...PLACES];
+  const sites = (shape.sites.length > 0 ? shape.sites : [first]).map((site) => ({
+    ...site,
+    rules: randomRules(rng),
+    bandwidth: rng.pick([0, 0, 0, 200_000, 2_000_000]),
+    place: free.splice(rng.below(free.length), 1)[0]!,
+  }));
+  return { ...shape, sites };
+}
+
+export function randomRules(rng: Rng): LinkRules {
+  const holdMs = rng.pick([0, 0, 100, 1000]);
+  const stall = rng.chance(0.3);
+  const kind = rng.weighted({ async: 2, sync: 6, ios: 4, bytes: 2, time: 2, two: 1 });
+  switch (kind) {
+    case 'async':
+      return { ...ASYNC, stall };
+    case 'sync':
+      return { ...ASYNC, sync: true, holdMs };
+    case 'ios':
+      return { ...ASYNC, ios: rng.pick([1, 3, 20]), stall, holdMs };
+    case 'bytes':
+      return { ...ASYNC, bytes: rng.pick([4096, KIB64, 4 * KIB64]), stall, holdMs };
+    case 'time':
+      return { ...ASYNC, timeoutMs: rng.pick([20, 500, 5000]), stall, holdMs };
+    case 'two':
+      return { ...ASYNC, ios: 20, bytes: KIB64, stall, holdMs };
+  }
 }

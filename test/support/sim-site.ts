@@ -3,6 +3,8 @@
  * dies by itself: what happens to one site is nothing to the others, nor to the machine whose history it keeps.
  */
 import type { Clock } from '../../src/base/clock.js';
+import type { Site } from '../../src/slink/contract.js';
+import type { LinkRules } from '../../src/slink/policy.js';
 import { SimDisk } from './sim-disk.js';
 
 export interface SiteShape {
@@ -12,6 +14,12 @@ export interface SiteShape {
   rpoMs: number;
   /** Long runs go past the page cache. */
   direct?: boolean;
+  /** Whom it holds; left out: nobody. */
+  rules?: LinkRules;
+  /** Place of its link in a window that is new; left out: the first that is free. */
+  place?: number;
+  /** Bytes per second; left out: as many as go. */
+  bandwidth?: number;
 }
 
 /** The machine's clock as one site's thread sees it: the wall may be wrong, the monotonic part is the same. */
@@ -32,6 +40,23 @@ class SkewedClock implements Clock {
   }
 }
 
+/** A site whose answers have a witness: everything below `seq` is there, it says. */
+export function witnessed(site: Site, has: (seq: number) => void): Site {
+  const open = site.open.bind(site);
+  const write = site.write.bind(site);
+  site.open = (how) => {
+    const opened = open(how);
+    if (opened.ok) has(opened.cursor.seq);
+    return opened;
+  };
+  site.write = (batch) => {
+    const rc = write(batch);
+    if (rc === 0) has(batch.before.seq + batch.records);
+    return rc;
+  };
+  return site;
+}
+
 export function folderOf(nr: number): string {
   return `/site${nr}/group`;
 }
@@ -46,6 +71,8 @@ export class SimSite {
   made = false;
   /** An operator paused it. */
   paused = false;
+  /** An operator removed it: no daemon knows it any more. */
+  removed = false;
   /** The site whose disk stands in this one's place. */
   exchanged: SimSite | undefined;
 

@@ -49,7 +49,7 @@ export class SiteTroubles {
   /** Something goes wrong with one site. */
   strike(step: number): void {
     const { rng, host } = this;
-    const well = [...host.sites.values()].filter((site) => !this.now.has(site));
+    const well = host.configured.filter((site) => !this.now.has(site));
     if (well.length === 0) return;
     const site = rng.pick(well);
     const event = rng.weighted({
@@ -100,7 +100,7 @@ export class SiteTroubles {
     if (site.paused) return this.resume(site);
     this.host.note(`site ${site.nr} is paused`);
     site.paused = true;
-    this.host.daemon?.shippers.get(site.nr)!.pause();
+    this.host.daemon?.shippers.get(site.nr)?.pause();
     this.coverage.hit('site paused');
   }
 
@@ -108,7 +108,7 @@ export class SiteTroubles {
     if (!site.paused) return;
     this.host.note(`site ${site.nr} is resumed`);
     site.paused = false;
-    this.host.daemon?.shippers.get(site.nr)!.resume();
+    this.host.daemon?.shippers.get(site.nr)?.resume();
     this.coverage.hit('site resumed');
   }
 
