@@ -70,6 +70,8 @@ export class FolderSite implements Site {
   private readonly folder: string;
   private readonly options: FolderOptions;
   private readonly area: number;
+  /** Identity of the folder as it was opened. */
+  private folderId = '';
   private readonly images: ImageSet;
   private readonly sink: RecordSink;
   private devices: FolderDevices;
@@ -123,6 +125,8 @@ export class FolderSite implements Site {
     }
     const rc = stage.append(batch);
     if (rc < 0) return this.failed(rc, `${STAGE_FILE}: staging a batch failed`);
+    // Behind the sync: what is confirmed was durable in the folder that this address led to. 3 µs beside its 60.
+    if (stage.strayed()) return this.lost(stage.path);
     // Confirmed. If the images now fail, the next open finds the batch in the stage.
     batch.end(this.cursor);
     return this.apply(batch);
@@ -146,10 +150,20 @@ export class FolderSite implements Site {
     const { stage } = this;
     if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
     const strayed = stage.strayed() ? stage.path : this.images.strayed()?.file;
-    if (strayed === undefined) return 0;
-    const rc = this.failed(-ERRNO.ENXIO, '');
-    this.reason = `${strayed}: the path no longer leads to the file that this site opened; put it back`;
-    return rc;
+    return strayed === undefined ? 0 : this.lost(strayed);
+  }
+
+  /** `file` is not what was opened: says what stands at the site's address now. */
+  private lost(file: string): number {
+    const { folder } = this;
+    const info = this.io.stat('SITE:FOLDER', folder);
+    this.refused = false;
+    if (typeof info === 'number')
+      this.reason = `${folder}: the site's folder is gone from there (moved, removed or unmounted): ${errnoText(info)}; put it back`;
+    else if (info.id !== this.folderId)
+      this.reason = `${folder}: another folder stands there now (renamed, or mounted over) than the one that this site opened; put that back`;
+    else this.reason = `${file}: the path no longer leads to the file that this site opened; put it back`;
+    return -ERRNO.ENXIO;
   }
 
   close(): void {
@@ -212,6 +226,7 @@ export class FolderSite implements Site {
     if (typeof info === 'number')
       throw unreachable(`${folder}: the site's folder cannot be reached: ${errnoText(info)}; mount or make it`);
     if (info.kind !== 'dir') throw wrongOne(`${folder}: is not a folder; name the folder that is to hold the images`);
+    this.folderId = info.id;
   }
 
   /** Opens the stage with its newest stamp adopted; makes it where that is allowed. */

@@ -117,7 +117,7 @@ export class Stage {
 
   /** True where the path leads to another file than the one that is open. */
   strayed(): boolean {
-    const info = this.io.stat('SITE:STAGE-OPEN', this.path);
+    const info = this.io.stat('SITE:ADDRESS', this.path);
     return typeof info === 'number' || info.id !== this.id;
   }
 

@@ -67,14 +67,18 @@ describe('site 1', function () {
     await assertAllSame(m);
   });
 
-  it('renamed away while running, fails with a reason; put back, it resumes by itself', async () => {
+  it('! renamed away while running, confirms nothing more and says so at once; put back, it resumes by itself', async () => {
     const m = (mounted = await Mounted.start(SMALL));
     await writeSome(m, 'before');
+    await m.drain();
     const away = join(m.top, 'away');
+    const before = await siteStatus(m);
     renameSync(m.siteFolder, away);
     await writeSome(m, 'while the site is away');
-    const failed = await untilSite(m, 'site 1 has failed', (s) => s.state === 'failed', 30_000);
-    assert.match(failed.reason ?? '', /site1/, 'the reason names the folder');
+    // Long before the next probe.
+    const failed = await untilSite(m, 'site 1 has failed', (s) => s.state === 'failed', 6000);
+    assert.match(failed.reason ?? '', /site1: the site's folder is gone from there .*; put it back/);
+    assert.equal(failed['cursor-seq'], before['cursor-seq'], 'nothing was confirmed into the folder that was moved');
     assert.equal(existsSync(m.siteFolder), false, 'the folder was made anew, empty: that is no replica');
     await writeSome(m, 'after it failed');
     renameSync(away, m.siteFolder);

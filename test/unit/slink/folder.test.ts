@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { ERRNO } from '../../../src/base/errors.js';
 import { realIo, type Io } from '../../../src/base/io.js';
@@ -162,8 +172,8 @@ describe('FolderSite', () => {
     faults.names.length = 0;
     shipped(1, site);
     assert.deepEqual(
-      faults.names.filter((name) => /STAGE|WRITE/.test(name)),
-      ['SITE:STAGE', 'SITE:STAGE-SYNC', 'SITE:WRITE'],
+      faults.names.filter((name) => /STAGE|ADDRESS|WRITE/.test(name)),
+      ['SITE:STAGE', 'SITE:STAGE-SYNC', 'SITE:ADDRESS', 'SITE:WRITE'],
     );
   });
 
@@ -332,6 +342,67 @@ describe('FolderSite', () => {
       site.close();
       rmSync(join(folder, STAGE_FILE));
       assert.match(refusal(newSite().open(how([DISK], false))).reason, /holds no reptool\.stage/);
+    });
+  });
+
+  describe('an address that leads elsewhere under an open site', () => {
+    const AWAY: { name: string; go: (away: string) => void; back: (away: string) => void; reason: RegExp }[] = [
+      {
+        name: 'the folder is renamed away',
+        go: (away) => renameSync(folder, away),
+        back: (away) => renameSync(away, folder),
+        reason: /: the site's folder is gone from there \(moved, removed or unmounted\): .*; put it back$/,
+      },
+      {
+        name: 'another folder stands there',
+        go: (away) => {
+          renameSync(folder, away);
+          mkdirSync(folder);
+        },
+        back: (away) => {
+          rmSync(folder, { recursive: true });
+          renameSync(away, folder);
+        },
+        reason: /: another folder stands there now \(renamed, or mounted over\) .*; put that back$/,
+      },
+      {
+        name: 'the stage is exchanged for a copy',
+        go: (away) => {
+          cpSync(join(folder, STAGE_FILE), away);
+          renameSync(away, join(folder, STAGE_FILE));
+        },
+        back: () => undefined,
+        reason: /reptool\.stage: the path no longer leads to the file that this site opened/,
+      },
+    ];
+    for (const { name, go, back, reason } of AWAY)
+      it(`! confirms nothing once ${name}, and goes on when it is back`, () => {
+        const { site, history } = shipped();
+        const confirmed = { ...history.cursor };
+        const away = `${folder}.away`;
+        go(away);
+        const batch = history.begin().fill(4096, 8192).end();
+        assert.equal(site.write(batch), -ERRNO.ENXIO);
+        assert.match(site.reason, reason);
+        assert.equal(site.refused, false);
+        site.close();
+        back(away);
+        const result = newSite().open(how([DISK], false));
+        assert.ok(result.ok);
+        // Staged and not confirmed: it may be there or not.
+        assert.ok(result.cursor.seq >= confirmed.seq);
+      });
+
+    it('asks once per batch', () => {
+      const faults = new FaultIo();
+      const { site, history } = shipped(1, opened(newSite(faults.io)));
+      let asked = 0;
+      faults.rule = (_call, _n, method) => {
+        if (method === 'stat') asked++;
+        return undefined;
+      };
+      for (let i = 0; i < 3; i++) assert.equal(site.write(history.begin().fill(0, 512).end()), 0);
+      assert.equal(asked, 3);
     });
   });
 
