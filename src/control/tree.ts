@@ -398,10 +398,14 @@ export class ControlTree {
     return this.send(view, out, out.length);
   }
 
-  /** A handle may come from an earlier daemon, which took its text along: then the present text is read. */
+  /**
+   * A handle may come from an earlier daemon, which took its text along: then the present text is read. Whoever has a
+   * part of the other one has all of it as a rule (one read gives it) and looks for its end.
+   */
   private contentOf(file: CtlFile, fh: number, offset: number, size: number): Buffer {
     if (file === 'events') return this.host.events.read(offset, size);
     const handle = this.handles.get(fh);
+    if (handle === undefined && offset > 0) return Buffer.alloc(0);
     const text = this.textOf(handle ?? { file, replies: [], wrote: false });
     return text.subarray(Math.min(offset, text.length), Math.min(offset + size, text.length));
   }

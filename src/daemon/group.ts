@@ -112,7 +112,6 @@ export class Group implements Serving {
         this.view.forget();
         return this.view.statistics.set(what, Date.now());
       },
-      linkChanged: (link) => this.linkChanged(link),
     });
     const messages = new MessageBoard(() => this.host);
     this.view.messages = () => messages.counts;

@@ -25,13 +25,13 @@ export interface HostParts {
   logPath: string;
   localFile: () => string;
   statistics: (what: 'on' | 'off' | 'reset') => string;
-  /** Tells of a change of a link's state (events). */
-  linkChanged(link: Link): void;
 }
 
 /** How long an operator's `resume` looks whether it helped. */
 const RESUME_MS = 3000;
 const LOOK_MS = 20;
+/** How long a pause waits for what the site's thread is doing. */
+const PAUSE_MS = 1000;
 
 export class GroupHost implements MessageHost {
   private readonly p: HostParts;
@@ -85,12 +85,29 @@ export class GroupHost implements MessageHost {
     checkpointer.ask();
     checkpointer.step();
     link.thread.post({ t: paused ? 'pause' : 'resume' });
-    if (link.stale === '' && paused) {
-      link.state = 'paused';
-      link.reason = '';
-      this.p.linkChanged(link);
-    }
-    return `site ${site} ${paused ? `paused; the log keeps what it misses${pauseRemark(link)}` : 'resumed'}`;
+    const what = `site ${site} ${paused ? 'paused; the log keeps what it misses' : 'resumed'}`;
+    if (!paused) return what;
+    // Its thread says so once nothing is under way any more; a call to a site may hang for long.
+    const rests = link.stale !== '' || (await this.within(PAUSE_MS, () => link.state === 'paused'));
+    return `${what}${pauseRemark(link)}${rests ? '' : '; a call to it is still under way'}`;
+  }
+
+  /** Whether `done` comes true within `ms`; asked whenever something has moved. */
+  private within(ms: number, done: () => boolean): Promise<boolean> {
+    return new Promise((resolve) => {
+      const end = (value: boolean): void => {
+        clearTimeout(timer);
+        this.waiters.delete(look);
+        resolve(value);
+      };
+      const look = (): boolean => {
+        const met = done();
+        if (met) end(true);
+        return met;
+      };
+      const timer = setTimeout(() => end(done()), ms);
+      if (!look()) this.waiters.add(look);
+    });
   }
 
   async statistics(what: 'on' | 'off' | 'reset'): Promise<string> {

@@ -15,6 +15,7 @@ import {
   FLUSH_SLOTS,
   MAX_LINK_THREADS,
   SH,
+  SHF,
   lowestBit,
   type Shared,
 } from '../replog/shared.js';
@@ -40,7 +41,7 @@ export interface Link {
   paused: boolean;
   /** Why it needs a full resync, '' where it does not. */
   stale: string;
-  /** As its thread last told; undefined for a site that never has one, or was not open yet. */
+  /** As its thread told now and then; undefined for a site that never has one, or was not open yet. */
   window: OpenWindow | null | undefined;
 }
 
@@ -114,6 +115,8 @@ export interface LinkSight {
 
 export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
   const { window, shared, timeline, tail, policies, waiting } = sight;
+  // Its own word is ahead of what it has told main. Read before SENT (openWindow).
+  const confirmed = shared.linkSeq(link.place, tail);
   return {
     config: link.config,
     state: link.state,
@@ -121,15 +124,21 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     paused: link.paused,
     needsFullResync: link.stale !== '',
     cursor: link.cursor,
-    // Its own word is ahead of what it has told main.
-    confirmed: shared.linkSeq(link.place, tail),
+    confirmed,
     degraded: policies.isDegraded(link.place),
     sync: policies.isSync(link.place),
     waiting: waiting[link.place]!,
-    window: link.window ?? null,
+    window: openWindow(link, shared, confirmed),
     unlooked: isRaw(link.config) && link.window === undefined,
     oldestUs: oldestUnconfirmed(link.cursor, window, timeline, tail),
   };
+}
+
+/** What the site may hold beyond `confirmed`, or null: never less than it is, at most something confirmed meanwhile. */
+function openWindow({ place, window: told }: Link, shared: Shared, confirmed: number): OpenWindow | null {
+  const to = shared.floatView[SHF.SENT + place]!;
+  if (told === undefined || to <= confirmed) return null;
+  return { from: confirmed, to, bytes: told?.from === confirmed ? told.bytes : 0 };
 }
 
 /**

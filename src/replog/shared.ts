@@ -32,6 +32,8 @@
  *   BYTES        shipper i  payload position behind what the site has confirmed (an estimate from log positions
  *                           while that has left the window)
  *   OLDEST       shipper i  no record that it has not confirmed is older, microseconds of wall clock
+ *   SENT         shipper i  records below it may have been sent; beyond LINK_SEQ that is the site's open window. Stored
+ *                           before a byte is sent, so whoever reads LINK_SEQ first never sees a window too small
  *   WANTED       data       the highest seq that an entry for this link waits for: ship up to it without gathering
  *   LIMIT_*      main       fall-behind: records, payload bytes, microseconds of age; 0 = no limit
  *
@@ -80,7 +82,15 @@ export const SH = {
 export const MAX_LINK_THREADS = 64;
 
 /** Float64 words of link i stand at these plus i. */
-export const SHF = { BYTES: 64, OLDEST: 128, WANTED: 192, LIMIT_IOS: 256, LIMIT_BYTES: 320, LIMIT_US: 384 } as const;
+export const SHF = {
+  BYTES: 64,
+  OLDEST: 128,
+  WANTED: 192,
+  LIMIT_IOS: 256,
+  LIMIT_BYTES: 320,
+  LIMIT_US: 384,
+  SENT: 448,
+} as const;
 
 export const FLUSH_SLOTS = 8192;
 /** Int32 words of an entry, and where its fields stand. */
@@ -90,7 +100,7 @@ export const E_ANSWER = 3;
 export const E_LINKS = 4;
 
 const INTS = 512;
-const FLOATS = 448;
+const FLOATS = 512;
 const INT_BYTES = INTS * 4;
 const FLOAT_BYTES = FLOATS * 8;
 const FLUSH_BYTES = FLUSH_SLOTS * FLUSH_ENTRY * 4;

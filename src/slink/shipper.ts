@@ -33,7 +33,10 @@ export interface ShipperEvents {
   cursor(place: SiteCursor): void;
   /** The state or its reason changed. */
   state(state: LinkState, reason: string): void;
-  /** A site that can have an open window has one, or has none. */
+  /**
+   * A site that can have an open window was looked at, or sends: now and then, for how much is on its way. What the
+   * window is at any moment stands in the words LINK_SEQ and SENT.
+   */
   window?(window: OpenWindow | null): void;
 }
 
@@ -130,6 +133,7 @@ export class Shipper implements Machine {
     const behind = this.durablePos - this.cursor.pos;
     parts.shared.floatView[SHF.BYTES + this.options.place] = this.payloadBehind(this.durable) - behind;
     this.publish(0);
+    this.noteSent();
     if (this.paused) this.setState('paused', '');
   }
 
@@ -141,8 +145,10 @@ export class Shipper implements Machine {
     this.options.bandwidth = bandwidth;
   }
 
+  /** From the moment the state says so, nothing is under way, and the cursor is where it stays. */
   pause(): void {
     this.paused = true;
+    this.tellCursor(this.parts.clock.monoMs(), true);
     this.setState('paused', '');
   }
 
@@ -227,6 +233,7 @@ export class Shipper implements Machine {
     const { identity, devices } = this.options;
     const create = this.fresh ? { create: { ...this.cursor } } : {};
     const opened = site.open({ identity, devices, ...create, sentBehind: this.sentBehind });
+    this.noteSent();
     this.tellWindow(now, site.window);
     if (!opened.ok) return site.preparing === true ? this.prepare(now, opened.reason) : this.fail(opened.reason);
     const wrong = this.judge(opened.cursor);
@@ -322,6 +329,7 @@ export class Shipper implements Machine {
     const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
     this.probeAt = now + wait;
     this.parts.meter?.failed();
+    this.noteSent();
     this.tellWindow(now, this.parts.site.window);
     this.setState('failed', reason);
     return wait;
@@ -364,8 +372,11 @@ export class Shipper implements Machine {
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
-    if (site.window !== undefined)
-      this.tellWindow(now, { from: cursor.seq, to: cursor.seq + batch.records, bytes: batch.bytes });
+    if (site.window !== undefined) {
+      const to = cursor.seq + batch.records;
+      this.noteSent(to);
+      this.tellWindow(now, { from: cursor.seq, to, bytes: batch.bytes });
+    }
     const rc = site.write(batch);
     if (rc < 0) return this.fail(site.reason);
     this.parts.meter?.sent(batch.bytes, batch.records);
@@ -376,6 +387,7 @@ export class Shipper implements Machine {
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(batch.bytes);
+    this.noteSent();
     this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
     // While there is more to send, the next batch opens it again at once.
     if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
@@ -527,6 +539,12 @@ export class Shipper implements Machine {
     told.pos = cursor.pos;
     told.at = now;
     this.parts.events.cursor({ ...cursor });
+  }
+
+  /** Says up to where the site may hold records, in any case those before `to`. */
+  private noteSent(to = 0): void {
+    const { shared, site } = this.parts;
+    shared.floatView[SHF.SENT + this.options.place] = Math.max(to, site.window?.to ?? 0);
   }
 
   /** Main hears at once that a window opens or closes, and now and then how it moves. */

@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { assertSame, digest } from '../support/content.js';
 import { VERIFY, assertClean, fio, type FioArgs } from '../support/fio.js';
 import type { Mounted } from '../support/mounted.js';
-import { Cutter, NbdServer, SERVERS, freePort, type ServerKind } from '../support/nbd-servers.js';
-import { must } from '../support/proc.js';
+import { CuttingProxy } from '../support/cutting-proxy.js';
+import { NbdServer, SERVERS, freePort, processesOf, type ServerKind } from '../support/nbd-servers.js';
+import { must, seedOfRun, seeded } from '../support/proc.js';
 import { remapped, type Remapped } from '../support/remap.js';
-import { itInSoak } from '../support/soak.js';
 import { needsFuse, needsTool } from '../support/skip.js';
-import { untilSite } from '../support/status.js';
+import { siteStatus, untilSite } from '../support/status.js';
 
 const WRITES: FioArgs = { ...VERIFY, rw: 'randwrite', iodepth: 16, size: '16m' };
 const LOAD: FioArgs = { ...WRITES, loops: 3, rate: '16m' };
@@ -20,7 +20,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 describe('nbd site', function () {
   this.timeout(150_000);
   let mounted: Mounted | undefined;
-  let cutter: Cutter | undefined;
+  let proxy: CuttingProxy | undefined;
 
   before(function () {
     needsFuse(this);
@@ -29,8 +29,8 @@ describe('nbd site', function () {
   const servers: NbdServer[] = [];
   afterEach(async () => {
     for (const server of servers.splice(0)) await server.kill();
-    cutter?.close();
-    cutter = undefined;
+    proxy?.close();
+    proxy = undefined;
     await mounted?.cleanup();
   });
 
@@ -56,9 +56,9 @@ describe('nbd site', function () {
     const file = blank(m, how.size);
     const server = await NbdServer.start(m, kind, file, how.extra?.(m) ?? []);
     servers.push(server);
-    if (how.cut === true) cutter = await Cutter.before(server.address);
+    if (how.cut === true) proxy = await CuttingProxy.before(server.address, () => processesOf(server.word));
     const options = { 'reconnect-wait': '500ms', timeout: '5s', ...how.options };
-    m.configureSite({ type: 'nbd', address: cutter?.address ?? server.address, options });
+    m.configureSite({ type: 'nbd', address: proxy?.address ?? server.address, options });
     await m.mount();
     return { m, file, server };
   }
@@ -101,20 +101,19 @@ describe('nbd site', function () {
       await same(s);
     });
 
-  itInSoak('! connections cut again and again under load: the export is the same in the end', async () => {
+  it('! connections cut again and again under load: the export is the same in the end', async () => {
     const s = await start('nbdkit', { cut: true });
     const load = fio(s.m, s.m.disk, LOAD, 60_000);
-    let cuts = 0;
-    // One that is cut while it is being made is tried again after 15 seconds, or when it is asked for.
-    const again = (): Promise<unknown> => must('sh', ['-c', `echo resume > ${s.m.dir}/.ctl/messages`]);
-    for (let i = 0; i < 100 && cuts < 12; i++) {
-      await pause(150 + 13 * (i % 20));
-      cuts += cutter!.cut();
-      await again();
+    const seed = seedOfRun();
+    const random = seeded(seed);
+    for (let i = 0; i < 12; i++) {
+      const [server, client] = [random(2), random(2)].map((n) => (n === 0 ? 'reset' : 'end')) as ['reset', 'end'];
+      await proxy!.cut({ way: 'up', bytes: random(1024 * 1024), server, client, all: true, down: false }, 1000);
+      // By itself it tries again after a second or so; every other time somebody says that it is back.
+      if (i % 2 === 0) await must('sh', ['-c', `echo resume > ${s.m.dir}/.ctl/messages`]);
+      await untilSite(s.m, `the site is back (seed ${seed})`, (c) => c.state === 'connected', 40_000);
     }
-    assert.ok(cuts >= 12, `only ${cuts} connections were cut`);
-    assertClean(await load, 'load while connections are cut');
-    await again();
+    assertClean(await load, `load while connections are cut (seed ${seed})`);
     await same(s);
   });
 
@@ -160,6 +159,22 @@ describe('nbd site', function () {
     );
     process.kill(s.server.child!.pid, 'SIGCONT');
     await untilSite(s.m, 'it is back', (c) => c.state === 'connected', 40_000);
+    await same(s);
+  });
+
+  it('! is paused when nothing is under way any more, not when it is told to', async () => {
+    const s = await start('nbdkit', { options: { timeout: '20s' } });
+    await s.m.drain();
+    process.kill(s.server.child!.pid, 'SIGSTOP');
+    assertClean(await fio(s.m, s.m.disk, { ...WRITES, size: '1m' }, 30_000), 'writes');
+    await untilSite(s.m, 'a batch is on its way', (c) => c['open-window'] !== null);
+    await s.m.site('pause');
+    const busy = await siteStatus(s.m);
+    assert.deepEqual([busy.paused, busy.state], [true, 'connected']);
+    process.kill(s.server.child!.pid, 'SIGCONT');
+    const still = await untilSite(s.m, 'it is paused', (c) => c.state === 'paused');
+    assert.equal(still['open-window'], null);
+    await s.m.site('resume');
     await same(s);
   });
 

@@ -1,37 +1,40 @@
-/** Order over all devices of a group, as its sites keep it while their disks and links die. */
-import { OrderRun } from '../support/order-run.js';
-import { seedOfRun, seeded } from '../support/proc.js';
-import { itInSoak } from '../support/soak.js';
+/** Order over all devices of a group, as its sites keep it while their disks, links and servers die. */
+import { SERVERS } from '../support/nbd-servers.js';
+import { runFolderOrder, runNbdOrder } from '../support/order-start.js';
+import { seedOfRun } from '../support/proc.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
 
-const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 1000);
-const LIVES = 5;
+const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 300);
+/** Of an NBD site, for each server. */
+const LINE_CUTS = Math.ceil(CUTS / 8);
 
-describe('order over three devices', function () {
-  this.timeout(600_000);
-  let order: OrderRun | undefined;
-
+describe('order over three devices', () => {
   before(function () {
     needsFuse(this);
-    needsLoop(this);
-    needsTool(this, 'mkfs.ext4', 'mkfifo');
+    needsTool(this, 'mkfifo', 'unshare');
   });
-  afterEach(() => order?.cleanup());
 
-  itInSoak(
-    `! a site is a prefix of the group's order, and at least what it has confirmed, after each of ${CUTS} cuts`,
-    async () => {
-      const seed = seedOfRun();
-      const run = (order = new OrderRun(seeded(seed)));
-      const began = performance.now();
-      try {
-        await run.begin();
-        for (let life = 1; life <= LIVES; life++) await run.live(Math.ceil((CUTS * life) / LIVES) - run.total);
-        await run.end();
-      } finally {
-        console.log(`      seed ${seed}: ${run.total} cuts in ${((performance.now() - began) / 1000).toFixed(0)} s`);
-        for (const [what, n] of [...run.counts].sort()) console.log(`      ${String(n).padStart(6)}  ${what}`);
-      }
-    },
-  );
+  describe('in a folder', function () {
+    this.timeout(960_000);
+
+    before(function () {
+      needsLoop(this);
+      needsTool(this, 'mkfs.ext4');
+    });
+
+    it(`! a site is a prefix of the group's order, and at least what it has confirmed, after each of ${CUTS} cuts`, () =>
+      runFolderOrder({ seed: seedOfRun(), cuts: CUTS, lives: 5, timeoutMs: 900_000 }));
+  });
+
+  describe('on an NBD server', function () {
+    this.timeout(330_000);
+
+    before(function () {
+      needsTool(this, ...SERVERS);
+    });
+
+    for (const server of SERVERS)
+      it(`! ${server}: outside of its open window a site is a prefix, after each of ${LINE_CUTS} cuts`, () =>
+        runNbdOrder(server, { seed: seedOfRun(), cuts: LINE_CUTS, lives: 2, timeoutMs: 300_000 }));
+  });
 });

@@ -55,17 +55,19 @@ export class Mounted {
   readonly state: string;
   readonly group: string;
   readonly options: MountOptions;
-  private readonly mark = randomBytes(8).toString('hex');
+  private readonly mark: string;
   private readonly children: Child[] = [];
   private fusectl = '';
 
-  constructor(options: MountOptions = {}) {
+  /** `of`: in a child of a harness, its folder. What the child starts, the harness finds and takes away. */
+  constructor(options: MountOptions = {}, of?: string) {
     this.options = options;
     this.group = options.group ?? 'default';
-    this.top = diskFolder();
+    this.mark = (of === undefined ? undefined : process.env[MARK]) ?? randomBytes(8).toString('hex');
+    this.top = of ?? diskFolder();
     this.dir = join(this.top, 'mnt');
     this.state = join(this.top, 'state');
-    mkdirSync(this.dir);
+    mkdirSync(this.dir, { recursive: true });
   }
 
   /** A new group, mounted. */
@@ -231,7 +233,7 @@ export class Mounted {
       .filter((name) => /^\d+$/.test(name))
       .map(Number)
       .filter((pid) => {
-        if (this.children.some((child) => child.pid === pid)) return false;
+        if (pid === process.pid || this.children.some((child) => child.pid === pid)) return false;
         const environ = textOf(`/proc/${pid}/environ`).split('\0');
         return environ.includes(mark) && !/^State:\s+Z/m.test(textOf(`/proc/${pid}/status`));
       });
@@ -267,6 +269,18 @@ export class Mounted {
   }
 
   // --- the end -------------------------------------------------------------------------------------------
+
+  /** All that was started is killed at once, and gone: what it had mounted in a namespace of its own is, too. */
+  async endProcesses(): Promise<void> {
+    for (const child of this.children) if (!child.ended) await child.stop('SIGKILL', 3000);
+    const left = (): number[] => this.processes();
+    const gone = (): boolean => {
+      // Again, since a keeper that was killed a moment later may have started one more.
+      for (const pid of left()) signal(pid, 'SIGKILL');
+      return left().length === 0;
+    };
+    await until('all killed processes are gone', gone, 20_000);
+  }
 
   /** Takes everything away; throws where something stays behind. Safe to call twice. */
   async cleanup(): Promise<void> {

@@ -34,7 +34,10 @@ export class NbdServer {
     this.address = `127.0.0.1:${port}`;
   }
 
-  /** Serves `file` as export `disk0`. `extra` goes to the server's command line. */
+  /**
+   * Serves `file` as export `disk0`, or all files of a folder under their names (not qemu-nbd). `extra` goes to the
+   * server's command line.
+   */
   static async start(m: Mounted, kind: ServerKind, file: string, extra: readonly string[] = []): Promise<NbdServer> {
     const server = new NbdServer(m, kind, file, await freePort(), extra);
     await server.start();
@@ -45,7 +48,7 @@ export class NbdServer {
     // Without the harness's mark: it is no process of reptool.
     const child = this.m.spawn(this.kind, this.words(), {
       env: { ...process.env },
-      timeoutMs: 110_000,
+      timeoutMs: 3_600_000,
     });
     this.child = child;
     // nbd-server goes into the background by itself: with -d it would serve a single connection.
@@ -58,10 +61,14 @@ export class NbdServer {
     const { kind, file, port, extra } = this;
     switch (kind) {
       case 'nbd-server': {
-        const { config } = this;
-        const words = `[generic]\nlistenaddr = 127.0.0.1\nport = ${port}\n[disk0]\nexportname = ${file}\nfilesize = ${statSync(file).size}\nflush = true\nfua = true\ntrim = true\n`;
-        writeFileSync(config, `${words}${extra.join('\n')}\n`);
-        return ['-C', config];
+        const section = (name: string, path: string): string =>
+          `[${name}]\nexportname = ${path}\nfilesize = ${statSync(path).size}\nflush = true\nfua = true\ntrim = true\n`;
+        const sections = this.folder
+          ? readdirSync(file).map((name) => section(name, join(file, name)))
+          : [section('disk0', file)];
+        const words = `[generic]\nlistenaddr = 127.0.0.1\nport = ${port}\n${sections.join('')}`;
+        writeFileSync(this.config, `${words}${extra.join('\n')}\n`);
+        return ['-C', this.config];
       }
       case 'qemu-nbd':
         return ['-f', 'raw', '-x', 'disk0', '-b', '127.0.0.1', '-p', `${port}`, '-t', '-e', '8', ...extra, file];
@@ -69,7 +76,7 @@ export class NbdServer {
         // Options of the program come before the plug-in's name, those of filters behind it.
         return [
           ...['-f', '-i', '127.0.0.1', '-p', `${port}`, ...extra.filter((word) => word.startsWith('-'))],
-          ...['file', file, ...extra.filter((word) => !word.startsWith('-'))],
+          ...['file', this.folder ? `dir=${file}` : file, ...extra.filter((word) => !word.startsWith('-'))],
         ];
     }
   }
@@ -98,13 +105,23 @@ export class NbdServer {
     );
   }
 
+  private get folder(): boolean {
+    return statSync(this.file).isDirectory();
+  }
+
+  /** On the command line of its processes, and of no other. */
+  get word(): string {
+    if (this.kind === 'nbd-server') return this.config;
+    return this.folder ? `dir=${this.file}` : this.file;
+  }
+
   private get config(): string {
     return join(this.m.top, `nbd-${this.port}.conf`);
   }
 }
 
 /** Processes with `word` on their command line: a path that only this harness knows. */
-function processesOf(word: string): number[] {
+export function processesOf(word: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && textOf(`/proc/${name}/cmdline`).split('\0').includes(word))
     .map(Number)
@@ -124,45 +141,5 @@ function kill(pid: number): void {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It has ended by itself.
-  }
-}
-
-/** Stands between site and server, and cuts connections when told. */
-export class Cutter {
-  readonly address: string;
-  private readonly server: net.Server;
-  private readonly pairs = new Set<net.Socket>();
-  private constructor(server: net.Server, port: number) {
-    this.server = server;
-    this.address = `127.0.0.1:${port}`;
-  }
-
-  static async before(address: string): Promise<Cutter> {
-    const [host, port] = address.split(':');
-    const server = net.createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const cutter = new Cutter(server, (server.address() as net.AddressInfo).port);
-    server.on('connection', (here) => {
-      const there = net.connect(Number(port), host);
-      cutter.pairs.add(here);
-      for (const socket of [here, there]) socket.on('error', () => {});
-      here.pipe(there);
-      there.pipe(here);
-      here.on('close', () => (there.destroy(), cutter.pairs.delete(here)));
-      there.on('close', () => here.destroy());
-    });
-    return cutter;
-  }
-
-  /** All connections end where they are, in the middle of a request or not. */
-  cut(): number {
-    const n = this.pairs.size;
-    for (const socket of this.pairs) socket.resetAndDestroy();
-    return n;
-  }
-
-  close(): void {
-    this.cut();
-    this.server.close();
   }
 }

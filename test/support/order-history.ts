@@ -43,10 +43,17 @@ export function placeOf({ devices, blocks, streams }: OrderShape, stream: number
   return { device: (n + stream) % devices, block: nth * streams + stream };
 }
 
-/** Block `place` as write `n` of a stream leaves it. `life` tells apart writes that were lost and made again. */
-export function fillBlock(to: Buffer, stream: number, n: number, life: number, { device, block }: Place): void {
+/** Block `place`, put at `from`, as write `n` of a stream leaves it. `life` tells apart writes that were made again. */
+export function fillBlock(
+  to: Buffer,
+  from: number,
+  stream: number,
+  n: number,
+  life: number,
+  { device, block }: Place,
+): void {
   for (let sector = 0; sector < BLOCK / SECTOR; sector++) {
-    const at = sector * SECTOR;
+    const at = from + sector * SECTOR;
     [MAGIC, stream, n, life, device, block, sector, hash(hash(stream, n), block * 8 + sector)].forEach((word, i) =>
       to.writeUInt32LE(word, at + 4 * i),
     );
@@ -163,15 +170,17 @@ export class OrderHistory {
   }
 }
 
-/** One place that is looked at again and again (a site, the local disk): it only ever goes on. */
+/**
+ * One place that is looked at again and again (a site, the local disk): it only ever goes on. What it should hold is
+ * kept, and brought forward by what is new, so that a look costs little more than comparing memory.
+ */
 export class Follower {
   private readonly history: OrderHistory;
   private readonly what: string;
   private prefix: number[];
-  /** The write that each block should hold at `prefix`, by device. */
+  /** The write that each block should hold at `prefix`, by device, and what the devices look like then. */
   private readonly held: Uint32Array[];
-  private readonly expected = Buffer.alloc(BLOCK);
-  private readonly zeroes = Buffer.alloc(BLOCK);
+  private readonly expected: Buffer[];
 
   constructor(history: OrderHistory, what: string) {
     this.history = history;
@@ -179,54 +188,78 @@ export class Follower {
     const { devices, blocks, streams } = history.shape;
     this.prefix = new Array<number>(streams).fill(0);
     this.held = Array.from({ length: devices }, () => new Uint32Array(blocks));
+    this.expected = Array.from({ length: devices }, () => Buffer.alloc(blocks * BLOCK));
   }
 
   /** Fails unless the images are one prefix of the group's order, no shorter than what was seen here before. */
   look(images: readonly Buffer[]): Prefix {
-    const { history, held } = this;
-    const { streams, blocks } = history.shape;
-    const found = this.newest(images);
-    for (let stream = 0; stream < streams; stream++) {
-      const [had, has] = [this.prefix[stream]!, found[stream]!];
-      if (has < had) this.fail(`stream ${stream} ends at write ${has}, and was at ${had} before`);
-      for (let n = had + 1; n <= has; n++) {
-        const { device, block } = placeOf(history.shape, stream, n);
-        held[device]![block] = n;
-      }
-    }
-    this.prefix = found;
-    for (const [device, image] of images.entries())
-      for (let block = 0; block < blocks; block++) this.compare(image, device, block);
+    const found = newestIn(this.history.shape, images);
+    this.forward(found);
+    for (const [device, image] of images.entries()) this.compare(image, device);
     this.assertOrder(found);
     return found;
   }
 
-  private newest(images: readonly Buffer[]): number[] {
-    const { streams, blocks } = this.history.shape;
-    const found = new Array<number>(streams).fill(0);
-    for (const image of images)
-      for (let block = 0; block < blocks; block++) {
-        const at = block * BLOCK;
-        if (image.readUInt32LE(at) !== MAGIC) continue;
-        const stream = block % streams;
-        found[stream] = Math.max(found[stream]!, image.readUInt32LE(at + 8));
+  private forward(to: readonly number[]): void {
+    const { history } = this;
+    const { streams } = history.shape;
+    for (let stream = 0; stream < streams; stream++) {
+      const [had, has] = [this.prefix[stream]!, to[stream]!];
+      if (has < had) this.fail(`stream ${stream} ends at write ${has}, and was at ${had} before`);
+      for (let n = had + 1; n <= has; n++) {
+        const place = placeOf(history.shape, stream, n);
+        const { device, block } = place;
+        this.held[device]![block] = n;
+        fillBlock(this.expected[device]!, block * BLOCK, stream, n, history.lifeOf(stream, n), place);
       }
-    return found;
+    }
+    this.prefix = [...to];
   }
 
-  private compare(image: Buffer, device: number, block: number): void {
-    const { history, expected } = this;
-    const stream = block % history.shape.streams;
-    const n = this.held[device]![block]!;
-    const at = block * BLOCK;
-    const want = n === 0 ? this.zeroes : expected;
-    if (n > 0) fillBlock(expected, stream, n, history.lifeOf(stream, n), { device, block });
-    if (image.compare(want, 0, BLOCK, at, at + BLOCK) === 0) return;
-    const whose = image.readUInt32LE(at) === MAGIC ? `write ${image.readUInt32LE(at + 8)}` : 'something else';
-    this.fail(
-      `device ${device} block ${block} of stream ${stream} should hold write ${n} of life ${history.lifeOf(stream, n)} ` +
-        `and holds ${whose} (life ${image.readUInt32LE(at + 12)})`,
-    );
+  private compare(image: Buffer, device: number): void {
+    const expected = this.expected[device]!;
+    if (image.equals(expected)) return;
+    const { history } = this;
+    for (let block = 0; block < history.shape.blocks; block++) {
+      const at = block * BLOCK;
+      if (image.compare(expected, at, at + BLOCK, at, at + BLOCK) === 0) continue;
+      const stream = block % history.shape.streams;
+      const n = this.held[device]![block]!;
+      this.fail(
+        `device ${device} block ${block} of stream ${stream} should hold write ${n} of life ${history.lifeOf(stream, n)} ` +
+          `and holds ${whose(image, at)}`,
+      );
+    }
+    this.fail(`device ${device} has ${image.length} bytes`);
+  }
+
+  /**
+   * For a history of one stream: fails unless everything up to write `from` is there, and of what was written behind
+   * it nothing beyond `to`. Each sector for itself, since a write may have been cut off in its middle.
+   */
+  lookWithin(images: readonly Buffer[], from: number, to: number): void {
+    const { history } = this;
+    this.forward([Math.max(from, this.prefix[0]!)]);
+    const whole = Buffer.alloc(BLOCK);
+    for (const [device, image] of images.entries()) {
+      const expected = this.expected[device]!;
+      if (image.equals(expected)) continue;
+      for (let at = 0; at < expected.length; at += SECTOR) {
+        if (image.compare(expected, at, at + SECTOR, at, at + SECTOR) === 0) continue;
+        const block = Math.floor(at / BLOCK);
+        const held = this.held[device]![block]!;
+        const n = image.readUInt32LE(at + 8);
+        const place = placeOf(history.shape, 0, n);
+        const inside = n > held && n <= to && place.device === device && place.block === block;
+        if (inside) fillBlock(whole, 0, 0, n, history.lifeOf(0, n), place);
+        const within = at % BLOCK;
+        if (!inside || image.compare(whole, within, within + SECTOR, at, at + SECTOR) !== 0)
+          this.fail(
+            `byte ${at} of device ${device} is outside of the open window (${from}, ${to}]: there should be write ` +
+              `${held} or a later one of the window, and there is ${whose(image, at)}`,
+          );
+      }
+    }
   }
 
   /** No write stands here that was issued after one that is missing had been acknowledged. */
@@ -248,6 +281,24 @@ export class Follower {
   private fail(why: string): never {
     throw new Error(`${this.what} is no prefix of the group's order: ${why}`);
   }
+}
+
+/** The newest write of each stream that stands anywhere. */
+function newestIn({ streams, blocks }: OrderShape, images: readonly Buffer[]): number[] {
+  const found = new Array<number>(streams).fill(0);
+  for (const image of images)
+    for (let block = 0; block < blocks; block++) {
+      const at = block * BLOCK;
+      if (image.readUInt32LE(at) !== MAGIC) continue;
+      const stream = block % streams;
+      found[stream] = Math.max(found[stream]!, image.readUInt32LE(at + 8));
+    }
+  return found;
+}
+
+function whose(image: Buffer, at: number): string {
+  if (image.readUInt32LE(at) !== MAGIC) return 'something else';
+  return `write ${image.readUInt32LE(at + 8)} (life ${image.readUInt32LE(at + 12)})`;
 }
 
 /** Fails unless `longer` holds everything that `shorter` does. */

@@ -49,7 +49,7 @@ function pass(n: number): void {
 
 function write(n: number): void {
   const place = placeOf(shape, stream, n);
-  fillBlock(block, stream, n, life, place);
+  fillBlock(block, 0, stream, n, life, place);
   times.issue(n);
   const done = fs.writeSync(devices[place.device]!, block, 0, BLOCK, place.block * BLOCK);
   if (done !== BLOCK) throw new Error(`write ${n} returned ${done}`);

@@ -194,6 +194,10 @@ describe('control/tree', () => {
     assert.equal(feeder.read(ctlFileNode('status'), 4711).body.toString(), 'status line\n');
   });
 
+  it('READ in the middle through a handle of an earlier daemon is at its end: texts of two are never mixed', () => {
+    assert.equal(feeder.read(ctlFileNode('status'), 4711, 6).body.length, 0);
+  });
+
   it('RELEASE forgets the handle and answers', () => {
     const fh = feeder.handle(ctlFileNode('status'));
     assert.equal(feeder.ask(FUSE.RELEASE, ctlFileNode('status'), 24, (v) => setU64(v, RELEASE_FH, fh)).error, 0);

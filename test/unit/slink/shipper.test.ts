@@ -8,8 +8,10 @@ import { encodeDeviceAdd } from '../../../src/replog/device-records.js';
 import { REC, R_TIME } from '../../../src/replog/format.js';
 import { SH, SHF } from '../../../src/replog/shared.js';
 import { S_RECORD, W } from '../../../src/replog/window.js';
-import type { SiteCursor, SiteDevice, SiteOpened } from '../../../src/slink/contract.js';
+import type { Site, SiteCursor, SiteDevice, SiteOpened } from '../../../src/slink/contract.js';
+import { DiskLegs } from '../../../src/slink/disk-legs.js';
 import { FolderSite } from '../../../src/slink/folder.js';
+import { RawSite } from '../../../src/slink/raw-site.js';
 import { Shipper, type ShipperOptions } from '../../../src/slink/shipper.js';
 import { LOG_ID, Rig, cleanUp } from '../replog/rig.js';
 import { FaultIo, imagesOf, siteFolder } from './support.js';
@@ -40,12 +42,12 @@ describe('Shipper', () => {
     cleanUp();
   });
 
-  function start(options: Partial<ShipperOptions> = {}): Shipper {
+  function start(options: Partial<ShipperOptions> = {}, site?: Site): Shipper {
     const { window, shared, clock, log } = rig;
     shipper = new Shipper(
       {
         ...{ window, shared, clock, log },
-        site: new FolderSite(faults.io, clock, folder, { area: 512 * KIB, sparse: true }),
+        site: site ?? new FolderSite(faults.io, clock, folder, { area: 512 * KIB, sparse: true }),
         events: {
           cursor: (place) => void cursors.push(place),
           state: (state, reason) => void states.push(reason === '' ? state : `${state}: ${reason}`),
@@ -115,6 +117,70 @@ describe('Shipper', () => {
     assert.deepEqual(states, ['connected']);
     assert.equal(cursors[cursors.length - 1]?.seq, rig.durable);
     assert.deepEqual({ ...rig.window.placeBefore(rig.durable), reign: 1 }, cursors[cursors.length - 1]);
+  });
+
+  describe('the open window of a site without a journal', () => {
+    let site: RawSite;
+
+    /** A first batch is confirmed, and while it was on its way more became durable. */
+    function oneOfTwo(): void {
+      const leg = join(folder, 'leg');
+      writeFileSync(leg, Buffer.alloc(BIG.size));
+      const legs = new DiskLegs(faults.io, { [BIG.name]: leg });
+      site = new RawSite(faults.io, rig.clock, { type: 'blockdev', legs, stamp: join(folder, 'stamp'), wipe: '' });
+      start({ rpoMs: 0 }, site);
+      settle();
+      write(0, 4096, 1);
+      rig.settle();
+      const first = rig.durable;
+      faults.rule = (call) => {
+        if (call !== 'SITE:SYNC' || rig.durable !== first) return undefined;
+        write(4096, 4096, 2);
+        rig.settle();
+        return undefined;
+      };
+      while (shipper.cursor.seq < first) shipper.step();
+      assert.equal(shipper.cursor.seq, first);
+      assert.ok(rig.durable > first, 'there is more to send');
+    }
+
+    /** As status puts it together. */
+    function shown(): { from: number; to: number } | null {
+      const from = rig.shared.linkSeq(0, rig.durable);
+      const to = rig.shared.floatView[SHF.SENT]!;
+      return to > from ? { from, to } : null;
+    }
+
+    it('! shows as it is when the site fails, however soon after the batch before', () => {
+      oneOfTwo();
+      const from = shipper.cursor.seq;
+      faults.rule = (call) => (call === 'SITE:SYNC' ? { errno: ERRNO.EIO } : undefined);
+      run();
+      assert.equal(shipper.state, 'failed');
+      assert.deepEqual([site.window?.from, site.window?.to], [from, rig.durable]);
+      assert.deepEqual(shown(), { from, to: rig.durable });
+    });
+
+    it('! shows before a byte is sent', () => {
+      oneOfTwo();
+      const seen: unknown[] = [];
+      faults.rule = (call) => {
+        if (call === 'SITE:WRITE') seen.push(shown());
+        return undefined;
+      };
+      const from = shipper.cursor.seq;
+      run();
+      assert.deepEqual(seen[0], { from, to: rig.durable });
+      assert.equal(shown(), null);
+    });
+
+    it('! does not show behind a batch that was confirmed, where the link is paused before the next one', () => {
+      oneOfTwo();
+      shipper.pause();
+      run();
+      assert.equal(site.window, null);
+      assert.equal(shown(), null);
+    });
   });
 
   it('! never sends what is not durable here', () => {
