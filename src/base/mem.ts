@@ -106,10 +106,30 @@ export class Mem {
     return new Mem(addr, size);
   }
 
+  /** The system gets the pages back until they are touched again: they then read as zeroes. */
+  release(): void {
+    sys.madvise(this.addr, this.size, sys.MADV_DONTNEED);
+  }
+
+  /** Pages that come into being from now on are large ones, or are not; see `large`. */
+  wantLarge(on: boolean): void {
+    sys.madvise(this.addr, this.size, on ? sys.MADV_HUGEPAGE : sys.MADV_NOHUGEPAGE);
+  }
+
   /** Gives the pages back; every view of them is invalid afterwards. */
   unmap(): void {
     sys.munmap(this.addr, this.size);
   }
+}
+
+/** Like `Mem.release` for a table of numbers, as far as it fills whole pages: all of it counts as zeroes then. */
+export function releaseTable(table: Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array): void {
+  const at = sys.addressOf(new Uint8Array(table.buffer, table.byteOffset, table.byteLength));
+  const from = Math.ceil(at / PAGE) * PAGE;
+  const to = Math.floor((at + table.byteLength) / PAGE) * PAGE;
+  table.fill(0, 0, Math.ceil((from - at) / table.BYTES_PER_ELEMENT));
+  if (to > from) sys.madvise(from, to - from, sys.MADV_DONTNEED);
+  table.fill(0, Math.max(0, Math.floor((to - at) / table.BYTES_PER_ELEMENT)));
 }
 
 /**

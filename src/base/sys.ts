@@ -220,7 +220,9 @@ export const MAP_PRIVATE = 2;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
+export const MADV_DONTNEED = 4;
 export const MADV_HUGEPAGE = 14;
+export const MADV_NOHUGEPAGE = 15;
 export const MADV_COLLAPSE = 25;
 
 /** Returns the address, or 0 on failure. */

@@ -11,7 +11,8 @@ export class WriteList {
   readonly max: number;
   readonly fds: Int32Array;
   readonly positions: Float64Array;
-  readonly vecs: readonly IoVec[];
+  /** Made when they are first needed: a site that only ever gets short runs has none. */
+  readonly vecs: IoVec[] = [];
   /** Of each write, when `pwriteMany` has returned: bytes written, or the negative errno. */
   readonly results: Float64Array;
   count = 0;
@@ -21,7 +22,6 @@ export class WriteList {
     this.fds = new Int32Array(max);
     this.positions = new Float64Array(max);
     this.results = new Float64Array(max);
-    this.vecs = Array.from({ length: max }, () => new IoVec(RANGES));
   }
 
   clear(): void {
@@ -38,7 +38,7 @@ export class WriteList {
     const i = this.count++;
     this.fds[i] = fd;
     this.positions[i] = position;
-    const own = this.vecs[i]!;
+    const own = (this.vecs[i] ??= new IoVec(RANGES));
     own.clear();
     for (let k = 0; k < vec.count; k++) own.add(vec.mems[k]!, vec.offs[k]!, vec.lens[k]!);
     return i;

@@ -62,7 +62,7 @@ export async function closeGroup(group: Serving): Promise<void> {
     if (link.cursor.seq < tail)
       log(`site ${link.config.nr} lacks ${tail - link.cursor.seq} records; it gets them after the next mount`);
   }
-  const started = links.filter((link) => link.stale === '');
+  const started = links.filter((link) => link.started);
   for (const link of started) link.thread.post({ t: 'stop' });
   const left = await within(LEAVE_MS, Promise.all(started.map((link) => link.thread.ended)));
 

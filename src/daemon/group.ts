@@ -31,6 +31,8 @@ import { View } from './view.js';
 import { broken, log, within } from './workers.js';
 
 const TICK_MS = 1000;
+/** How long the thread of one link may take to load before the next one is made; plug-ins may take any time. */
+const LOAD_MS = 1000;
 /** How long devices that were begun may keep the others waiting; then they follow on their own. */
 const CARRY_MS = 5000;
 
@@ -171,7 +173,7 @@ export class Group implements Serving {
   /** What can wait until applications are served again. */
   afterStart(): void {
     const { opened } = this;
-    for (const link of this.links) this.startLink(link);
+    void this.startLinks();
     this.checkpointer.noteApplied(opened.synced);
     this.indexer.look(opened.index);
     setInterval(() => this.tick(), TICK_MS);
@@ -196,11 +198,26 @@ export class Group implements Serving {
     });
   }
 
+  /**
+   * Threads that are still to be made are made one behind the other: each takes about 0.1 s of a core, which
+   * applications would miss. Sites that writers wait for come first.
+   */
+  private async startLinks(): Promise<void> {
+    const rank = ({ config }: Link): number => (config.policy === 'sync' || config.stall ? 0 : 1);
+    for (const link of [...this.links].sort((a, b) => rank(a) - rank(b))) {
+      // It may have been removed meanwhile.
+      if (this.closing || !this.links.includes(link)) continue;
+      this.startLink(link);
+      if (link.started) await within(LOAD_MS, link.thread.up);
+    }
+  }
+
   private startLink(link: Link): void {
     const { opened } = this;
     link.thread.onMessage = (message) => this.fromShip(link, message);
     // A site that needs a full resync is left as it is.
     if (link.stale !== '') return;
+    link.started = true;
     link.thread.post({
       t: 'start',
       logPath: opened.config.log.path,

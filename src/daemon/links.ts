@@ -33,6 +33,8 @@ export interface Link {
   /** Its place among the links that are served (replog/shared). */
   readonly place: number;
   readonly thread: ShipThread;
+  /** Its thread has been told to begin, and ends when it is told to. */
+  started: boolean;
   cursor: SiteCursor;
   /** Not yet opened since it was configured. */
   fresh: boolean;
@@ -51,6 +53,7 @@ export function makeLink(config: SiteConfig, place: number, start: LinkStart, th
     config,
     place,
     thread,
+    started: false,
     cursor: { ...start.cursor },
     fresh: start.fresh,
     state: stale !== '' ? 'failed' : start.paused ? 'paused' : 'connecting',

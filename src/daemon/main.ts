@@ -11,10 +11,11 @@ import * as sys from '../base/sys.js';
 import { loadConfig } from '../control/config.js';
 import { DAEMON_FD, type DaemonConfig } from '../control/keeper-client.js';
 import { daemonTypes } from '../control/plugins.js';
-import { MAX_LINK_THREADS, SH, Shared } from '../replog/shared.js';
+import { SH, Shared } from '../replog/shared.js';
 import { W, Window } from '../replog/window.js';
 import { Channel } from './channel.js';
 import { Group } from './group.js';
+import { SMALL_HEAP, allowTidying } from './heap.js';
 import { openGroup } from './open.js';
 import type { Threads } from './parts.js';
 import type {
@@ -48,6 +49,7 @@ if (isMainThread) {
 // Without CAP_SYS_PTRACE a new keeper could not take the descriptors over. Fails where there is no Yama.
 if (process.getuid?.() !== 0) sys.allowTracers();
 
+allowTidying();
 const window = Window.map(DAEMON_FD.WINDOW, config.windowRing);
 const shared = new Shared();
 const bellFd = sys.eventfd();
@@ -66,10 +68,16 @@ function groupPlugins(): string[] {
   }
 }
 
+/**
+ * Threads of so many links are made early, so that a spare has them loaded; those of the others when they are
+ * started, since a spare is to cost little whatever the number of sites.
+ */
+const EARLY_SHIPS = 4;
+
 /** Links are counted when the threads are made; a spare finds out at `go` whether that still holds. */
 function countSites(): number {
   try {
-    return Math.min(loadConfig(config.groupDir).sites.length, MAX_LINK_THREADS);
+    return Math.min(loadConfig(config.groupDir).sites.length, EARLY_SHIPS);
   } catch {
     return 0;
   }
@@ -82,12 +90,18 @@ function startThreads(): Threads {
   const plugins = groupPlugins();
   const shellWith = (link: number): ShellWorkerData => ({ ...common, fuseFd, bellFd, plugins, link });
   const ship = (i: number): Thread<ShipStart | ToShell, FromShip> =>
-    new Thread(`ship ${i}`, './ship.js', shellWith(i), shared.bell(SH.BELL_LINKS + 2 * i));
+    new Thread(`ship ${i}`, './ship.js', shellWith(i), {
+      bell: shared.bell(SH.BELL_LINKS + 2 * i),
+      limits: SMALL_HEAP,
+      later: i >= EARLY_SHIPS,
+    });
   let data: Threads['data'];
   let answers: MessagePort | undefined;
   let answer: ((reply: Uint8Array) => void) | undefined;
   if (native === null) {
-    data = new Thread<ToData, FromData>('data', './data.js', dataWith, { ring: () => ringData(bellFd) });
+    data = new Thread<ToData, FromData>('data', './data.js', dataWith, {
+      bell: { ring: () => ringData(bellFd) },
+    });
   } else {
     const { port1, port2: answered } = new MessageChannel();
     answers = port1;
@@ -103,10 +117,11 @@ function startThreads(): Threads {
       'commit',
       './commit.js',
       answers === undefined ? shellWith(0) : { ...shellWith(0), answers },
-      shared.bell(SH.BELL_COMMIT),
-      answers === undefined ? [] : [answers],
+      { bell: shared.bell(SH.BELL_COMMIT), transferList: answers === undefined ? [] : [answers] },
     ),
-    apply: new Thread<ApplyStart | ToShell, FromApply>('apply', './apply.js', shellWith(0), shared.bell(SH.BELL_APPLY)),
+    apply: new Thread<ApplyStart | ToShell, FromApply>('apply', './apply.js', shellWith(0), {
+      bell: shared.bell(SH.BELL_APPLY),
+    }),
     ships: Array.from({ length: countSites() }, (_, i) => ship(i)),
     moreShips: ship,
   };

@@ -3,6 +3,7 @@ import { MessageChannel, Worker, receiveMessageOnPort, type MessagePort } from '
 import { ERRNO } from '../base/errors.js';
 import { NbdWork, OP, type NbdConnected, type NbdPort } from '../slink/nbd-port.js';
 import type { NbdAnswer, NbdWhere } from '../slink/nbd-session.js';
+import { SMALL_HEAP } from './heap.js';
 import type { NbdWorkerData, ToNbd } from './nbd-worker.js';
 
 /** Beyond the site's own time-out: what a thread that is alive needs at most to notice it. */
@@ -51,7 +52,11 @@ export class NbdThread implements NbdPort {
   private start(): MessagePort {
     const { port1, port2 } = new MessageChannel();
     const workerData: NbdWorkerData = { where: this.where, work: this.work.buffer, port: port2 };
-    this.worker = new Worker(new URL('./nbd-worker.js', import.meta.url), { workerData, transferList: [port2] });
+    this.worker = new Worker(new URL('./nbd-worker.js', import.meta.url), {
+      workerData,
+      transferList: [port2],
+      resourceLimits: SMALL_HEAP,
+    });
     return (this.port = port1);
   }
 

@@ -11,6 +11,7 @@ import { DEFAULT_RPO_MS, hasLimit, type SiteConfig } from '../control/config.js'
 import { daemonTypes } from '../control/plugins.js';
 import { Shipper, type ShipperOptions } from '../slink/shipper.js';
 import { SLINK } from '../slink/types.js';
+import { tidyHeap } from './heap.js';
 import { NbdThread } from './nbd-thread.js';
 import { makeSite } from './make-site.js';
 import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from './shell.js';
@@ -18,6 +19,16 @@ import { post, ringData, runShell, type ShellWorkerData, type ShipStart } from '
 const data = workerData as ShellWorkerData;
 const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
+
+/** Least time between two collections: the heap of a thread that steps grows slowly. */
+const TIDY_MS = 600_000;
+let tidiedAt = -Infinity;
+
+function tidyNowAndThen(): void {
+  if (performance.now() - tidiedAt < TIDY_MS) return;
+  tidyHeap();
+  tidiedAt = performance.now();
+}
 
 /** Why a plug-in is not there. */
 let failure = '';
@@ -43,6 +54,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
         cursor: (place) => post({ t: 'cursor', place: { ...place } }),
         state: (state, reason) => post({ t: 'state', state, reason }),
         window: (window) => post({ t: 'window', window }),
+        rests: tidyNowAndThen,
       },
     },
     {

@@ -179,7 +179,7 @@ export class SiteAdmin {
     checkpointer.ask();
     checkpointer.step();
     thread.onMessage = () => undefined;
-    if (link.stale !== '') await thread.terminate();
+    if (!link.started) await thread.terminate();
     else {
       thread.post({ t: 'stop' });
       if (!(await within(LEAVE_MS, thread.ended))) {

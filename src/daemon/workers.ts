@@ -1,6 +1,6 @@
 /** The daemon's threads as main sees them: started early, told to begin later, never outlived. */
 import * as fs from 'node:fs';
-import { Worker, type MessagePort, type TransferListItem } from 'node:worker_threads';
+import { Worker, type MessagePort, type ResourceLimits, type TransferListItem } from 'node:worker_threads';
 
 /** One line in the group's daemon.log; written at once, since the next thing may be the process's end. */
 export function log(text: string): void {
@@ -76,6 +76,15 @@ export class PortPeer<To, From extends { t: string }> implements Peer<To, From> 
   }
 }
 
+export interface ThreadOptions {
+  /** Rung with every message. */
+  bell?: Ringing;
+  transferList?: readonly TransferListItem[];
+  limits?: ResourceLimits;
+  /** Made with `begin` or its first message: until then it costs nothing. */
+  later?: boolean;
+}
+
 export class Thread<To, From extends { t: string }> implements Peer<To, From> {
   readonly name: string;
   /** Resolves when the thread has loaded. */
@@ -83,38 +92,47 @@ export class Thread<To, From extends { t: string }> implements Peer<To, From> {
   /** Resolves when the thread has ended by itself. */
   readonly ended: Promise<void>;
   onMessage: (message: From) => void = () => undefined;
-  private readonly worker: Worker;
+  private readonly make: () => Worker;
+  private worker: Worker | undefined;
   private readonly bell: Ringing | undefined;
+  private isUp!: () => void;
+  private hasEnded!: () => void;
   private leaving = false;
 
-  constructor(
-    name: string,
-    file: string,
-    workerData: object,
-    bell?: Ringing,
-    transferList: readonly TransferListItem[] = [],
-  ) {
+  constructor(name: string, file: string, workerData: object, options: ThreadOptions = {}) {
     this.name = name;
-    this.bell = bell;
-    this.worker = new Worker(new URL(file, import.meta.url), { workerData, transferList: [...transferList] });
-    let isUp: () => void;
-    let hasEnded: () => void;
-    this.up = new Promise((resolve) => (isUp = resolve));
-    this.ended = new Promise((resolve) => (hasEnded = resolve));
-    this.worker.on('message', (message: From) => {
-      if (message.t === 'up') isUp();
+    this.bell = options.bell;
+    const { transferList = [], limits } = options;
+    this.make = () =>
+      new Worker(new URL(file, import.meta.url), {
+        workerData,
+        transferList: [...transferList],
+        ...(limits === undefined ? {} : { resourceLimits: limits }),
+      });
+    this.up = new Promise((resolve) => (this.isUp = resolve));
+    this.ended = new Promise((resolve) => (this.hasEnded = resolve));
+    if (options.later !== true) this.begin();
+  }
+
+  /** Makes the thread, if it is not made yet. */
+  begin(): Worker {
+    if (this.worker !== undefined) return this.worker;
+    const worker = (this.worker = this.make());
+    worker.on('message', (message: From) => {
+      if (message.t === 'up') this.isUp();
       this.onMessage(message);
     });
-    this.worker.on('error', (error) => broken(`thread ${name}`, error));
-    this.worker.on('exit', (code) => {
-      if (code !== 0 && !this.leaving) broken(`thread ${name}`, `exit status ${code}`);
-      hasEnded();
+    worker.on('error', (error) => broken(`thread ${this.name}`, error));
+    worker.on('exit', (code) => {
+      if (code !== 0 && !this.leaving) broken(`thread ${this.name}`, `exit status ${code}`);
+      this.hasEnded();
     });
+    return worker;
   }
 
   /** Sends a message and wakes the thread, which may be asleep in its own loop. */
   post(message: To): void {
-    this.worker.postMessage(message);
+    this.begin().postMessage(message);
     this.bell?.ring();
   }
 
@@ -126,7 +144,9 @@ export class Thread<To, From extends { t: string }> implements Peer<To, From> {
   /** Ends it wherever it stands; a call that is blocked in the kernel ends when that does. */
   terminate(): Promise<number> {
     this.leaving = true;
-    return this.worker.terminate();
+    if (this.worker !== undefined) return this.worker.terminate();
+    this.hasEnded();
+    return Promise.resolve(0);
   }
 }
 

@@ -35,6 +35,7 @@
  *   SENT         shipper i  records below it may have been sent; beyond LINK_SEQ that is the site's open window. Stored
  *                           before a byte is sent, so whoever reads LINK_SEQ first never sees a window too small
  *   WANTED       data       the highest seq that an entry for this link waits for: ship up to it without gathering
+ *   LARGE        shipper i  whether it holds large buffers, or waits for its turn (slink/turns)
  *   LIMIT_*      main       fall-behind: records, payload bytes, microseconds of age; 0 = no limit
  *
  *   LINK_SEQ is stored behind BYTES and OLDEST; whoever waits is told by a ring of BELL_COMMIT, which the shipper
@@ -90,6 +91,7 @@ export const SHF = {
   LIMIT_BYTES: 320,
   LIMIT_US: 384,
   SENT: 448,
+  LARGE: 512,
 } as const;
 
 export const FLUSH_SLOTS = 8192;
@@ -100,7 +102,7 @@ export const E_ANSWER = 3;
 export const E_LINKS = 4;
 
 const INTS = 512;
-const FLOATS = 512;
+const FLOATS = 576;
 const INT_BYTES = INTS * 4;
 const FLOAT_BYTES = FLOATS * 8;
 const FLUSH_BYTES = FLUSH_SLOTS * FLUSH_ENTRY * 4;

@@ -5,7 +5,8 @@
  *   0        64                              payloadAt (multiple of 4096)
  *   | room   | record 1 | record 2 | … zeroes | payload 1 | payload 2 | … each padded to 512 |
  *
- * The memory becomes real where it is touched.
+ * The memory becomes real where it is touched: small pages for what trickles in, so that a link that has next to
+ * nothing to send holds next to nothing, large ones (Mem.large) where much is to come.
  */
 import { getU64 } from '../base/codec.js';
 import { assert } from '../base/errors.js';
@@ -26,6 +27,8 @@ import type { SiteCursor } from './cursor.js';
 /** What a shipper gathers at most: a row of whole batches of the log. */
 export const SHIP_BYTES = 4 * MIB;
 export const SHIP_RECORDS = 8192;
+/** From so much on that waits to be sent, large pages are worth their size. */
+export const SHIP_LARGE = MIB;
 assert(SHIP_BYTES >= MAX_BATCH && SHIP_RECORDS >= MAX_BATCH_RECORDS, 'any batch of the log fits');
 
 export class ShipBatch {
@@ -39,10 +42,21 @@ export class ShipBatch {
   readonly before: SiteCursor = { pos: 0, seq: 0, chainLo: 0, chainHi: 0, time: 0, reign: 0 };
   /** Log position behind the log batch that holds the last record. */
   endPos = 0;
+  /** It is, or is going to be, made of large pages. */
+  large = true;
 
   constructor() {
     this.payloadAt = batchHeaderBytes(SHIP_RECORDS);
     this.mem = Mem.large(this.payloadAt + SHIP_BYTES);
+    this.release();
+  }
+
+  /** The system gets the memory back until the next `begin`. */
+  release(): void {
+    this.mem.release();
+    if (!this.large) return;
+    this.mem.wantLarge(false);
+    this.large = false;
   }
 
   close(): void {
@@ -54,7 +68,14 @@ export class ShipBatch {
     return BATCH_HEADER + i * RECORD_HEADER;
   }
 
-  begin(before: SiteCursor): void {
+  /** `waiting`: bytes that are still to be sent, this batch included, as far as known. */
+  begin(before: SiteCursor, waiting = 0): void {
+    if (waiting >= SHIP_LARGE && !this.large) {
+      // Small pages that are there already would stay small.
+      this.mem.release();
+      this.mem.wantLarge(true);
+      this.large = true;
+    }
     this.records = 0;
     this.bytes = 0;
     this.endPos = before.pos;

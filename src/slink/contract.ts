@@ -122,5 +122,7 @@ export interface Site {
   flush(): number;
   /** Looks whether the open site is still there and still itself: 0, or the negative errno. */
   probe(): number;
+  /** Nothing has come for a while: memory that the next call can have again is given back. */
+  rest?(): void;
   close(): void;
 }

@@ -166,6 +166,10 @@ export class FolderSite implements Site {
     return -ERRNO.ENXIO;
   }
 
+  rest(): void {
+    this.sink.release();
+  }
+
   close(): void {
     this.images.close();
     this.stage?.close();
@@ -206,6 +210,7 @@ export class FolderSite implements Site {
     for (const device of this.devices.present) device.making = false;
     this.must(this.devices.settleGrowth(), `${this.folder}: cutting off what was grown failed`);
     this.must(this.moveBase());
+    stage.readEnough();
   }
 
   private devicesOf(stamped: Stamp['devices']): FolderDevices {

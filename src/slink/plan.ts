@@ -17,7 +17,7 @@
  */
 import { assert } from '../base/errors.js';
 import { BLOCK, MIB, SECTOR } from '../base/units.js';
-import { IoVec, type Mem } from '../base/mem.js';
+import { IoVec, releaseTable, type Mem } from '../base/mem.js';
 
 /** Limits of one batch: more is not accepted by `fits`. */
 export const PLAN_RECORDS = 8192;
@@ -75,6 +75,13 @@ export class WritePlan {
       this.slotTag.fill(0);
       this.generation = 1;
     }
+  }
+
+  /** Between batches: the system gets the memory of all tables back until the next one; zero is no generation. */
+  release(): void {
+    const { slotTag, slotBlock, slotDevice, pieceDevice, pieceOffset, pieceBytes, pieceMem, order, spare } = this;
+    for (const table of [slotTag, slotBlock, slotDevice, pieceDevice, pieceOffset, pieceBytes, pieceMem, order, spare])
+      releaseTable(table);
   }
 
   /** True while a batch of so many records and bytes can take one more of `bytes`. */

@@ -171,6 +171,10 @@ export class RawSite implements Site {
     return rc < 0 ? this.legsFailed(rc) : 0;
   }
 
+  rest(): void {
+    this.sink.release();
+  }
+
   close(): void {
     this.saveProgress();
     this.legs.close();

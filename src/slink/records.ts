@@ -4,7 +4,7 @@
  * plan, discards and zeroes are applied on their own between them. Devices come, grow and go at their place.
  */
 import { getU64 } from '../base/codec.js';
-import type { IoVec, Mem } from '../base/mem.js';
+import { releaseTable, type IoVec, type Mem } from '../base/mem.js';
 import {
   R_BYTES,
   R_DEVICE,
@@ -64,6 +64,13 @@ export class RecordSink {
         if (type === REC.DEVICE_REMOVE) images.retire?.(nr);
         return 0;
       });
+  }
+
+  /** Between batches: gives back what only bringing records in order takes. */
+  release(): void {
+    this.plan.release();
+    releaseTable(this.headerAt);
+    releaseTable(this.payloadAt);
   }
 
   /** The records that follow stand in `mem`, which stays as it is until `finish`. */

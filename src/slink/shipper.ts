@@ -24,9 +24,10 @@ import { LogReader, READ } from '../replog/reader.js';
 import { SH, SHF, type Bell, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
-import { SHIP_BYTES, SHIP_RECORDS, ShipBatch } from './batch.js';
+import { SHIP_BYTES, SHIP_LARGE, SHIP_RECORDS, ShipBatch } from './batch.js';
 import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteOpen } from './contract.js';
 import { Deferral, type DeferOptions } from './deferral.js';
+import { Turns } from './turns.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
@@ -38,6 +39,8 @@ export interface ShipperEvents {
    * window is at any moment stands in the words LINK_SEQ and SENT.
    */
   window?(window: OpenWindow | null): void;
+  /** It has been at rest for a while, after being opened or having sent something. */
+  rests?(): void;
 }
 
 export interface ShipperParts {
@@ -78,6 +81,9 @@ export interface ShipperOptions {
 const CURSOR_MS = 50;
 const CURSOR_BYTES = 16 * MIB;
 
+/** How often it is asked whether the turn for large buffers has come. */
+const TURN_MS = 20;
+
 export class Shipper implements Machine {
   state: LinkState = 'connecting';
   reason = '';
@@ -89,6 +95,7 @@ export class Shipper implements Machine {
   private readonly bandwidth: Bandwidth;
   private readonly committer: Bell;
   private readonly batch: ShipBatch;
+  private readonly turns: Turns;
   private reader: LogReader | undefined;
   /** Seq of the log batch that the reader gives next, or holds because it did not fit; -1 = nowhere. */
   private readerSeq = -1;
@@ -103,6 +110,8 @@ export class Shipper implements Machine {
   private seen: number;
   private probeAt = 0;
   private lastWriteAt = 0;
+  /** When so much was last to be sent that the batch was made of large pages. */
+  private largeAt = 0;
   private readonly deferral: Deferral;
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
@@ -111,6 +120,8 @@ export class Shipper implements Machine {
   private asked: number;
   /** Ship and flush up to here without waiting. */
   private hurryTo = 0;
+  /** There may be buffers to be given back when it has been at rest for a while. */
+  private holds = true;
   /** An acquire-release operation on a word of our own keeps the copy before the check behind it. */
   private readonly fence = new Int32Array(new SharedArrayBuffer(4));
 
@@ -121,6 +132,7 @@ export class Shipper implements Machine {
     this.committer = parts.shared.bell(SH.BELL_COMMIT);
     this.cursor = { ...options.cursor };
     this.batch = new ShipBatch();
+    this.turns = new Turns(parts.shared, options.place);
     this.deferral = new Deferral(this.options.rpoMs, parts.log.ring, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
@@ -204,6 +216,7 @@ export class Shipper implements Machine {
     }
     if (this.paused) {
       this.tellCursor(now, true);
+      if (this.holds) this.giveBack();
       return this.options.probeMs;
     }
     if (!this.opened) {
@@ -221,9 +234,8 @@ export class Shipper implements Machine {
     this.parts.site.close();
     this.opened = false;
     this.batch.close();
-    this.reader?.close();
-    this.reader = undefined;
-    this.readerSeq = -1;
+    this.dropReader();
+    this.turns.leave();
   }
 
   // --- opening ---------------------------------------------------------------------------------------------
@@ -325,6 +337,7 @@ export class Shipper implements Machine {
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
     this.opened = false;
+    if (this.holds) this.giveBack();
     const now = this.parts.clock.monoMs();
     const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
     this.probeAt = now + wait;
@@ -354,6 +367,7 @@ export class Shipper implements Machine {
     }
     const owed = this.bandwidth.wait();
     if (owed > 0) return owed;
+    if (!this.roomFor(now)) return TURN_MS;
     const near = this.fromWindow();
     if (!near) {
       const broken = this.fromLog();
@@ -369,6 +383,7 @@ export class Shipper implements Machine {
   private send(now: number): number {
     const { batch, cursor } = this;
     const { site } = this.parts;
+    this.holds = true;
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
@@ -383,6 +398,7 @@ export class Shipper implements Machine {
     batch.end(cursor);
     this.bandwidth.spent(batch.bytes + batch.records * RECORD_HEADER);
     this.lastWriteAt = this.parts.clock.monoMs();
+    if (batch.bytes >= SHIP_LARGE || this.reader !== undefined) this.largeAt = this.lastWriteAt;
     this.deferral.sent();
     this.pendingUs = 0;
     this.lookAtDurable();
@@ -391,7 +407,24 @@ export class Shipper implements Machine {
     this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
     // While there is more to send, the next batch opens it again at once.
     if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
+    // A burst that has become a trickle needs no turn any more.
+    const over = this.lastWriteAt - this.largeAt > this.options.idleMs;
+    if (this.turns.has && (over || this.turns.wanted)) this.dropLarge();
     return 0;
+  }
+
+  /** Large buffers are to be had, or not needed. Whoever is waited for does not wait for others. */
+  private roomFor(now: number): boolean {
+    const large = this.durablePos - this.cursor.pos >= SHIP_LARGE || this.head() > this.cursor.seq;
+    if (!large) return true;
+    this.holds = true;
+    return this.turns.take(now, this.wanted);
+  }
+
+  private dropLarge(): void {
+    this.batch.release();
+    this.dropReader();
+    this.turns.leave();
   }
 
   /** Somebody waits for a record that the site has not confirmed. */
@@ -430,7 +463,7 @@ export class Shipper implements Machine {
     const first = cursor.seq;
     const most = Math.min(SHIP_BYTES, this.bandwidth.batchBytes);
     if (this.head() > first) return false;
-    batch.begin(cursor);
+    batch.begin(cursor, this.durablePos - cursor.pos);
     const { dv, mem } = window;
     let taken = 0;
     let bytes = 0;
@@ -480,7 +513,7 @@ export class Shipper implements Machine {
       this.readerHolds = false;
     }
     const limit = { pos: this.durablePos, seq: this.durable };
-    batch.begin(cursor);
+    batch.begin(cursor, this.durablePos - cursor.pos);
     for (;;) {
       if (!this.readerHolds) {
         const result = reader.next(limit);
@@ -505,6 +538,21 @@ export class Shipper implements Machine {
       : `site ${this.options.identity.nr}: the log ends before record ${cursor.seq}; check the log`;
   }
 
+  /** Nothing was to be sent for a while: buffers, which only traffic needs, are given back. */
+  private giveBack(): void {
+    this.holds = false;
+    this.dropLarge();
+    this.parts.site.rest?.();
+    this.parts.events.rests?.();
+  }
+
+  private dropReader(): void {
+    this.reader?.close();
+    this.reader = undefined;
+    this.readerSeq = -1;
+    this.readerHolds = false;
+  }
+
   private logReader(): LogReader {
     return (this.reader ??= new LogReader(this.parts.log));
   }
@@ -521,6 +569,12 @@ export class Shipper implements Machine {
       if (due <= 0 || this.hurryTo > 0) {
         if (site.flush() < 0) return this.fail(site.reason);
       } else wait = Math.min(wait, due);
+    }
+    if (this.holds) {
+      // What a trickle needs it may keep, what a burst needed it may not.
+      const due = (this.batch.large ? this.largeAt : this.lastWriteAt) + this.options.idleMs - now;
+      if (due <= 0) this.giveBack();
+      else wait = Math.min(wait, due);
     }
     if (this.hurryTo <= this.cursor.seq + 1) this.hurryTo = 0;
     if (now >= this.probeAt) {

@@ -273,6 +273,12 @@ export class Stage {
     );
   }
 
+  /** Nothing more is to be read: what reads were made into is given back. */
+  readEnough(): void {
+    this.readMem?.unmap();
+    this.readMem = undefined;
+  }
+
   /** Reads into memory that the next read uses again; a file that ends early reads as zeroes. */
   private read(pos: number, len: number): Mem | number {
     if (this.readMem === undefined || this.readMem.size < len) {

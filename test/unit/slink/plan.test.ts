@@ -51,6 +51,15 @@ describe('WritePlan', () => {
     assert.deepEqual(runs([w(2048, 1024, 16384), w(0, 8192, 0)]), [[0, 0, 8192, 1]]);
   });
 
+  it('knows nothing of earlier batches once it has given its memory back', () => {
+    const batch = [w(0, 8192, 0), w(2048, 1024, 16384), w(65536, 4096, 20480, 2)];
+    const before = runs(batch);
+    plan.release();
+    assert.deepEqual(runs(batch), before);
+    plan.release();
+    assert.deepEqual(runs([w(0, 4096, 0)]), [[0, 0, 4096, 1]]);
+  });
+
   it('keeps a run at 1 MiB', () => {
     const writes = Array.from({ length: 4 }, (_, i) => w(i * 512 * KIB, 512 * KIB, i * 512 * KIB));
     assert.deepEqual(

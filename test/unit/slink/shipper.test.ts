@@ -27,12 +27,14 @@ describe('Shipper', () => {
   let cursors: SiteCursor[];
   let states: string[];
   let expect: Buffer;
+  let rests: number;
 
   beforeEach(() => {
     rig = new Rig({ size: 32 * MIB });
     folder = siteFolder();
     faults = new FaultIo(undefined, true);
     shippers = [];
+    rests = 0;
     cursors = [];
     states = [];
     expect = Buffer.alloc(BIG.size);
@@ -50,6 +52,7 @@ describe('Shipper', () => {
         site: site ?? new FolderSite(faults.io, clock, folder, { area: 512 * KIB, sparse: true }),
         events: {
           cursor: (place) => void cursors.push(place),
+          rests: () => void rests++,
           state: (state, reason) => void states.push(reason === '' ? state : `${state}: ${reason}`),
         },
       },
@@ -229,6 +232,94 @@ describe('Shipper', () => {
     real.copy = copy;
     assert.equal(raced, true);
     assert.ok(imagesOf(folder).get(0)!.equals(expect));
+  });
+
+  it('gives its buffers back when nothing has come for a second, once, and goes on with new ones', () => {
+    start({ rpoMs: 0 });
+    settle();
+    run();
+    assert.equal(rests, 1, 'what opening took');
+    write(0, 4096, 1);
+    rig.settle();
+    run();
+    rig.clock.ms += 900;
+    run();
+    assert.equal(rests, 1, 'not yet');
+    rig.clock.ms += 200;
+    run();
+    rig.clock.ms += 5000;
+    run();
+    assert.equal(rests, 2);
+    write(4096, 8192, 2);
+    settle();
+    check();
+  });
+
+  it('with much to send waits for its turn while eight others have theirs; a little goes at once', () => {
+    rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
+    start({ rpoMs: 0 });
+    settle();
+    const { floatView } = rig.shared;
+    for (let place = 1; place <= 8; place++) floatView[SHF.LARGE + place] = rig.clock.ms;
+    write(0, 4096, 1);
+    rig.settle();
+    run();
+    check();
+    for (let i = 0; i < 3; i++) write(i * 256 * KIB, 512 * KIB, 2 + i);
+    rig.settle();
+    const from = shipper.cursor.seq;
+    const wait = run();
+    assert.ok(wait > 0 && wait <= 20, `asks again after ${wait} ms`);
+    assert.equal(shipper.cursor.seq, from);
+    assert.equal(floatView[SHF.LARGE], -1, 'and says that it waits');
+    floatView[SHF.LARGE + 3] = 0;
+    run();
+    check();
+    assert.equal(floatView[SHF.LARGE], rig.clock.ms);
+  });
+
+  it('keeps large buffers while nobody else waits for them, gives them up behind a batch where somebody does', () => {
+    rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
+    start({ rpoMs: 0 });
+    settle();
+    const { floatView } = rig.shared;
+    const burst = (fill: number): void => {
+      for (let i = 0; i < 3; i++) write(i * 256 * KIB, 512 * KIB, fill + i);
+      rig.settle();
+      run();
+      check();
+    };
+    burst(1);
+    assert.ok(floatView[SHF.LARGE]! > 0);
+    floatView[SHF.LARGE + 9] = -1;
+    burst(10);
+    assert.equal(floatView[SHF.LARGE], 0);
+  });
+
+  it('who hangs in a call to its site takes no turn from others, and who is waited for needs none', () => {
+    rig = new Rig({ size: 64 * MIB, ring: 16 * MIB });
+    start({ rpoMs: 0 });
+    settle();
+    const { floatView } = rig.shared;
+    const held = (at: number): void => {
+      for (let place = 1; place <= 8; place++) floatView[SHF.LARGE + place] = at;
+      for (let i = 0; i < 3; i++) write(i * 256 * KIB, 512 * KIB, 1 + i);
+      rig.settle();
+    };
+    held(rig.clock.ms);
+    run();
+    assert.notEqual(shipper.cursor.seq, rig.durable);
+    rig.clock.ms += 2000;
+    run();
+    check();
+    rig.clock.ms += 2000;
+    run();
+    held(rig.clock.ms);
+    run();
+    assert.notEqual(shipper.cursor.seq, rig.durable);
+    floatView[SHF.WANTED] = rig.durable;
+    run();
+    check();
   });
 
   it('an async site waits for a larger batch no longer than its RPO, and not when asked to hurry', () => {
