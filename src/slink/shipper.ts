@@ -20,14 +20,14 @@ import { MIB } from '../base/units.js';
 import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, RECORD_HEADER, payloadSpace } from '../replog/format.js';
 import type { LogFile } from '../replog/logfile.js';
 import type { LinkMeter } from '../replog/meters.js';
-import { LogReader, READ } from '../replog/reader.js';
+import { READ } from '../replog/reader.js';
 import { SH, SHF, type Bell, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
-import { SHIP_BYTES, SHIP_LARGE, SHIP_RECORDS, ShipBatch } from './batch.js';
+import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
 import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteOpen } from './contract.js';
 import { Deferral, type DeferOptions } from './deferral.js';
-import { Turns } from './turns.js';
+import { ShipBuffers } from './ship-buffers.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
@@ -95,11 +95,7 @@ export class Shipper implements Machine {
   private readonly bandwidth: Bandwidth;
   private readonly committer: Bell;
   private readonly batch: ShipBatch;
-  private readonly turns: Turns;
-  private reader: LogReader | undefined;
-  /** Seq of the log batch that the reader gives next, or holds because it did not fit; -1 = nowhere. */
-  private readerSeq = -1;
-  private readerHolds = false;
+  private readonly buffers: ShipBuffers;
 
   private opened = false;
   private paused: boolean;
@@ -110,8 +106,6 @@ export class Shipper implements Machine {
   private seen: number;
   private probeAt = 0;
   private lastWriteAt = 0;
-  /** When so much was last to be sent that the batch was made of large pages. */
-  private largeAt = 0;
   private readonly deferral: Deferral;
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
@@ -120,8 +114,6 @@ export class Shipper implements Machine {
   private asked: number;
   /** Ship and flush up to here without waiting. */
   private hurryTo = 0;
-  /** There may be buffers to be given back when it has been at rest for a while. */
-  private holds = true;
   /** An acquire-release operation on a word of our own keeps the copy before the check behind it. */
   private readonly fence = new Int32Array(new SharedArrayBuffer(4));
 
@@ -131,8 +123,8 @@ export class Shipper implements Machine {
     this.bandwidth = new Bandwidth(parts.clock, this.options.bandwidth);
     this.committer = parts.shared.bell(SH.BELL_COMMIT);
     this.cursor = { ...options.cursor };
-    this.batch = new ShipBatch();
-    this.turns = new Turns(parts.shared, options.place);
+    this.buffers = new ShipBuffers(parts.log, parts.shared, options.place, this.options.idleMs);
+    this.batch = this.buffers.batch;
     this.deferral = new Deferral(this.options.rpoMs, parts.log.ring, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
@@ -216,7 +208,7 @@ export class Shipper implements Machine {
     }
     if (this.paused) {
       this.tellCursor(now, true);
-      if (this.holds) this.giveBack();
+      this.giveBack();
       return this.options.probeMs;
     }
     if (!this.opened) {
@@ -233,9 +225,7 @@ export class Shipper implements Machine {
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
     this.opened = false;
-    this.batch.close();
-    this.dropReader();
-    this.turns.leave();
+    this.buffers.close();
   }
 
   // --- opening ---------------------------------------------------------------------------------------------
@@ -274,9 +264,8 @@ export class Shipper implements Machine {
 
   /** One call of `write` takes at most a batch: so much behind a confirmed place may be there, no more. */
   private readonly sentBehind: NonNullable<SiteOpen['sentBehind']> = (from, visit) => {
-    const reader = this.logReader();
+    const reader = this.buffers.reader();
     reader.seek(from);
-    this.readerSeq = -1;
     const limit = { pos: this.durablePos, seq: this.durable };
     for (let records = 0, bytes = 0; records < SHIP_RECORDS && bytes < SHIP_BYTES;) {
       const result = reader.next(limit);
@@ -322,9 +311,8 @@ export class Shipper implements Machine {
     // A batch that names this place as its beginning proves it: position, seq and chain stand in its header. HEAD has
     // passed the place, so DURABLE has too; the one that was known before the site was opened may still be at it.
     this.lookAtDurable();
-    const reader = this.logReader();
+    const reader = this.buffers.reader();
     reader.seek(at);
-    this.readerSeq = -1;
     const result = reader.next({ pos: this.durablePos, seq: this.durable });
     if (result === READ.BATCH) return true;
     if (result === READ.BROKEN && reader.broken!.reason === 'read')
@@ -337,7 +325,7 @@ export class Shipper implements Machine {
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
     this.opened = false;
-    if (this.holds) this.giveBack();
+    this.giveBack();
     const now = this.parts.clock.monoMs();
     const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
     this.probeAt = now + wait;
@@ -367,7 +355,8 @@ export class Shipper implements Machine {
     }
     const owed = this.bandwidth.wait();
     if (owed > 0) return owed;
-    if (!this.roomFor(now)) return TURN_MS;
+    const fromLog = this.head() > cursor.seq;
+    if (!this.buffers.mayBegin(now, durablePos - cursor.pos, fromLog, this.wanted)) return TURN_MS;
     const near = this.fromWindow();
     if (!near) {
       const broken = this.fromLog();
@@ -383,7 +372,6 @@ export class Shipper implements Machine {
   private send(now: number): number {
     const { batch, cursor } = this;
     const { site } = this.parts;
-    this.holds = true;
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');
@@ -398,7 +386,6 @@ export class Shipper implements Machine {
     batch.end(cursor);
     this.bandwidth.spent(batch.bytes + batch.records * RECORD_HEADER);
     this.lastWriteAt = this.parts.clock.monoMs();
-    if (batch.bytes >= SHIP_LARGE || this.reader !== undefined) this.largeAt = this.lastWriteAt;
     this.deferral.sent();
     this.pendingUs = 0;
     this.lookAtDurable();
@@ -407,24 +394,8 @@ export class Shipper implements Machine {
     this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
     // While there is more to send, the next batch opens it again at once.
     if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
-    // A burst that has become a trickle needs no turn any more.
-    const over = this.lastWriteAt - this.largeAt > this.options.idleMs;
-    if (this.turns.has && (over || this.turns.wanted)) this.dropLarge();
+    this.buffers.sent(this.lastWriteAt);
     return 0;
-  }
-
-  /** Large buffers are to be had, or not needed. Whoever is waited for does not wait for others. */
-  private roomFor(now: number): boolean {
-    const large = this.durablePos - this.cursor.pos >= SHIP_LARGE || this.head() > this.cursor.seq;
-    if (!large) return true;
-    this.holds = true;
-    return this.turns.take(now, this.wanted);
-  }
-
-  private dropLarge(): void {
-    this.batch.release();
-    this.dropReader();
-    this.turns.leave();
   }
 
   /** Somebody waits for a record that the site has not confirmed. */
@@ -505,56 +476,16 @@ export class Shipper implements Machine {
 
   /** Reads a batch from the log's file; '' or why that cannot be done. */
   private fromLog(): string {
-    const { batch, cursor } = this;
-    const reader = this.logReader();
-    if (this.readerSeq !== cursor.seq) {
-      reader.seek(cursor);
-      this.readerSeq = cursor.seq;
-      this.readerHolds = false;
-    }
     const limit = { pos: this.durablePos, seq: this.durable };
-    batch.begin(cursor, this.durablePos - cursor.pos);
-    for (;;) {
-      if (!this.readerHolds) {
-        const result = reader.next(limit);
-        if (result === READ.END) break;
-        if (result === READ.BROKEN) {
-          const { reason, pos, errno } = reader.broken!;
-          this.readerSeq = -1;
-          const why = reason === 'read' ? errnoText(errno) : `damaged (${reason})`;
-          return `site ${this.options.identity.nr}: the log cannot be read at position ${pos}: ${why}; check the log's disk`;
-        }
-        this.readerHolds = true;
-      }
-      const b = reader.batch;
-      if (!batch.fits(b.count, b.payloadBytes)) break;
-      if (batch.records > 0 && batch.bytes >= this.bandwidth.batchBytes) break;
-      batch.addAll(b.mem, b.headers, b.count, b.payloads, b.payloadBytes, b.end);
-      this.readerHolds = false;
-      this.readerSeq = b.seq + b.count;
-    }
-    return batch.records > 0
-      ? ''
-      : `site ${this.options.identity.nr}: the log ends before record ${cursor.seq}; check the log`;
+    const broken = this.buffers.readLog(this.cursor, limit, this.bandwidth.batchBytes);
+    return broken === '' ? '' : `site ${this.options.identity.nr}: ${broken}`;
   }
 
-  /** Nothing was to be sent for a while: buffers, which only traffic needs, are given back. */
+  /** Nothing was to be sent for a while, or nothing can be: buffers are given back. */
   private giveBack(): void {
-    this.holds = false;
-    this.dropLarge();
+    if (!this.buffers.giveBack()) return;
     this.parts.site.rest?.();
     this.parts.events.rests?.();
-  }
-
-  private dropReader(): void {
-    this.reader?.close();
-    this.reader = undefined;
-    this.readerSeq = -1;
-    this.readerHolds = false;
-  }
-
-  private logReader(): LogReader {
-    return (this.reader ??= new LogReader(this.parts.log));
   }
 
   /** All is confirmed: tells the index, flushes the site, looks whether it is still there. */
@@ -570,12 +501,9 @@ export class Shipper implements Machine {
         if (site.flush() < 0) return this.fail(site.reason);
       } else wait = Math.min(wait, due);
     }
-    if (this.holds) {
-      // What a trickle needs it may keep, what a burst needed it may not.
-      const due = (this.batch.large ? this.largeAt : this.lastWriteAt) + this.options.idleMs - now;
-      if (due <= 0) this.giveBack();
-      else wait = Math.min(wait, due);
-    }
+    const due = this.buffers.due(now);
+    if (due <= 0) this.giveBack();
+    else wait = Math.min(wait, due);
     if (this.hurryTo <= this.cursor.seq + 1) this.hurryTo = 0;
     if (now >= this.probeAt) {
       if (site.probe() < 0) return this.fail(site.reason);
