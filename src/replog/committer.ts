@@ -57,7 +57,8 @@ import {
 import type { LogFile } from './logfile.js';
 import { CommitMeter } from './meters.js';
 import { SegmentCollector, type ClosedSegment } from './segments.js';
-import { E_ANSWER, E_LINKS, E_SEQ, FLUSH_ENTRY, FLUSH_SLOTS, SH, lowestBit, type Shared } from './shared.js';
+import { E_ANSWER, FLUSH_ENTRY, SH, type Shared } from './shared.js';
+import { Waiting } from './waiting.js';
 import { S_LOG_END, S_RECORD, W, type Window } from './window.js';
 
 export interface AnswerSink {
@@ -109,10 +110,6 @@ export class Committer implements Machine {
   durable: Seq;
   /** Log position behind the last durable batch. */
   durablePos: LogPos;
-  /** Links that somebody waits for, as of the last look: they are told at once what is durable. */
-  awaitedLo = 0;
-  awaitedHi = 0;
-
   private readonly log: LogFile;
   private readonly window: Window;
   private readonly shared: Shared;
@@ -128,14 +125,7 @@ export class Committer implements Machine {
   /** Where the next batch stands. */
   private pos: LogPos;
   private unsynced = 0;
-  private flushHead: number;
-  /** 1 where the entry was answered out of turn. */
-  private readonly answered = new Uint8Array(FLUSH_SLOTS);
-  /** What `survey` found: entries to be answered, the lowest seq that is waited for and not durable (0 = none). */
-  private ready = 0;
-  private need: Seq = 0;
-  /** Everything below it was answered, as far as the queue knows. */
-  private floor: Seq = 0;
+  private readonly waiting: Waiting;
   private released: Seq;
   private failAsked: number;
   private full = false;
@@ -178,7 +168,7 @@ export class Committer implements Machine {
     if (tail === undefined) throw new Defect('the window has no valid tail');
     this.durable = this.written = window.seqOf(W.DURABLE, tail);
     this.durablePos = this.pos = window.logEnd(window.slotAt(this.durable - 1));
-    this.flushHead = shared.load(SH.FLUSH_HEAD);
+    this.waiting = new Waiting(shared);
     this.released = window.seqOf(W.RELEASED, tail);
     this.failAsked = shared.load(SH.FAIL_ASK);
     this.retrySeen = shared.load(SH.LOG_RETRY);
@@ -193,7 +183,16 @@ export class Committer implements Machine {
 
   /** True while requests wait for an answer. */
   get pendingFlush(): boolean {
-    return this.shared.load(SH.FLUSH_TAIL) !== this.flushHead;
+    return this.waiting.any;
+  }
+
+  /** Links that somebody waits for with what the last sync made durable: they are told at once. */
+  get awaitedLo(): number {
+    return this.waiting.awaitedLo;
+  }
+
+  get awaitedHi(): number {
+    return this.waiting.awaitedHi;
   }
 
   /** Errno (positive) that keeps the log suspended, 0 = fine. */
@@ -243,15 +242,15 @@ export class Committer implements Machine {
   /** Decides on `action`; 0 where it is due now, else the milliseconds until something may be. */
   private plan(): number {
     const { shared, window } = this;
-    this.survey();
-    const { need } = this;
+    this.waiting.look(this.durable);
+    const { need, ready } = this.waiting;
     const waiting = need > 0;
     if (shared.load(SH.FAIL_ASK) !== this.failAsked) return this.now(DO.FAIL);
     if (this.failed !== 0) {
       if (shared.load(SH.LOG_RETRY) !== this.retrySeen) return this.now(DO.RETRY);
-      return waiting || this.ready > 0 ? this.now(DO.REFUSE) : this.later(FOREVER);
+      return waiting || ready > 0 ? this.now(DO.REFUSE) : this.later(FOREVER);
     }
-    if (this.ready > 0) return this.now(DO.ANSWER);
+    if (ready > 0) return this.now(DO.ANSWER);
     const healed = this.written >= this.healUntil;
     const tail = window.seqOf(W.TAIL, this.written);
     const backlog = tail !== this.written;
@@ -293,46 +292,6 @@ export class Committer implements Machine {
   private later(ms: number): number {
     this.action = DO.NOTHING;
     return ms;
-  }
-
-  /** Looks through those who wait; see `ready`, `need`, `floor`. */
-  private survey(): void {
-    this.ready = this.need = this.awaitedLo = this.awaitedHi = 0;
-    this.floor = this.durable;
-    const tail = this.shared.load(SH.FLUSH_TAIL);
-    for (let n = this.flushHead; n !== tail; n = (n + 1) | 0) {
-      const k = n & (FLUSH_SLOTS - 1);
-      if (this.answered[k] !== 0) continue;
-      const seq = this.entrySeq(k);
-      if (seq <= this.floor) this.floor = seq - 1;
-      const open = this.isOpen(k, seq);
-      if (seq > this.durable) {
-        if (this.need === 0 || seq < this.need) this.need = seq;
-      } else if (!open) this.ready++;
-    }
-  }
-
-  private entrySeq(k: number): Seq {
-    return this.durable + ((this.shared.flush[k * FLUSH_ENTRY + E_SEQ]! - this.durable) | 0);
-  }
-
-  /** True where a link of entry `k` that still gates has not confirmed everything below `seq`; notes which. */
-  private isOpen(k: number, seq: Seq): boolean {
-    const at = k * FLUSH_ENTRY + E_LINKS;
-    const { flush } = this.shared;
-    if ((flush[at]! | flush[at + 1]!) === 0) return false;
-    const lo = this.unconfirmed(flush[at]! & this.shared.load(SH.GATES), 0, seq);
-    const hi = this.unconfirmed(flush[at + 1]! & this.shared.load(SH.GATES + 1), 32, seq);
-    this.awaitedLo |= lo;
-    this.awaitedHi |= hi;
-    return (lo | hi) !== 0;
-  }
-
-  private unconfirmed(links: number, first: number, seq: Seq): number {
-    let open = 0;
-    for (let bits = links; bits !== 0; bits &= bits - 1)
-      if (this.shared.linkSeq(first + lowestBit(bits), seq) < seq) open |= bits & -bits;
-    return open;
   }
 
   /** Bytes from `pos` that may be overwritten. */
@@ -485,6 +444,7 @@ export class Committer implements Machine {
     this.meter.synced(since);
     this.unsynced = 0;
     this.durable = this.written;
+    this.waiting.forgetAwaited();
     this.durablePos = this.window.logEnd(this.window.slotAt(this.durable - 1));
     if (this.healUntil > 0) {
       this.healUntil = 0;
@@ -501,35 +461,32 @@ export class Committer implements Machine {
    * keeps waiting, or will (their records stay in the log); `undurable`, those whose records the log does not take.
    */
   private answerAll(held: boolean, undurable: boolean): void {
-    const { shared, answered } = this;
-    const tail = shared.load(SH.FLUSH_TAIL);
-    for (let n = this.flushHead; n !== tail; n = (n + 1) | 0) {
-      const k = n & (FLUSH_SLOTS - 1);
-      if (answered[k] !== 0) continue;
-      const seq = this.entrySeq(k);
-      const open = this.isOpen(k, seq);
-      const late = seq > this.durable;
-      if ((held && open) || (undurable && late)) this.answer(k, ERRNO.EIO);
-      else if (!late && !open) this.answer(k, 0);
+    const { waiting } = this;
+    waiting.look(this.durable);
+    if (held) {
+      for (let k = waiting.takeHeld(); k >= 0; k = waiting.takeHeld()) this.answer(k, ERRNO.EIO);
+      waiting.takeLateHeld(this.refuse);
     }
-    while (this.flushHead !== tail && answered[this.flushHead & (FLUSH_SLOTS - 1)] !== 0) {
-      answered[this.flushHead & (FLUSH_SLOTS - 1)] = 0;
-      this.flushHead = (this.flushHead + 1) | 0;
-    }
+    if (undurable) for (let k = waiting.takeLate(); k >= 0; k = waiting.takeLate()) this.answer(k, ERRNO.EIO);
+    for (let k = waiting.takeReady(); k >= 0; k = waiting.takeReady()) this.answer(k, 0);
+    const head = waiting.advance();
     // Whoever came meanwhile waits for what is not durable yet, or had its record held back by the data thread.
-    this.survey();
-    if (this.floor > this.released) this.released = this.floor;
+    waiting.look(this.durable);
+    const floor = waiting.floor(this.durable);
+    if (floor > this.released) this.released = floor;
     // RELEASED first: once FLUSH_HEAD has passed an entry, the data thread relies on RELEASED alone.
     this.window.storeSeq(W.RELEASED, this.released);
-    shared.store(SH.FLUSH_HEAD, this.flushHead);
+    this.shared.store(SH.FLUSH_HEAD, head);
   }
+
+  private readonly refuse = (k: number): void => this.answer(k, ERRNO.EIO);
 
   private answer(k: number, errno: number): void {
     const { flush, tickets } = this.shared;
     const at = k * FLUSH_ENTRY;
     this.sink.answer(flush[at]! >>> 0, flush[at + 1]! >>> 0, flush[at + E_ANSWER]!, errno);
     this.meter.answered(tickets[k]!, errno);
-    this.answered[k] = 1;
+    this.waiting.leave(k);
   }
 
   /** Suspends the log. */

@@ -263,14 +263,14 @@ export const MUTANTS: readonly Mutant[] = [
 const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
   {
     name: 'a write is answered before its site has it',
-    file: 'replog/committer',
+    file: 'replog/waiting',
     find: 'if ((flush[at] | flush[at + 1]) === 0)',
     put: 'if (true)',
   },
   {
     name: 'links of the upper half hold nobody',
-    file: 'replog/committer',
-    find: 'const hi = this.unconfirmed(flush[at + 1] & this.shared.load(SH.GATES + 1), 32, seq);',
+    file: 'replog/waiting',
+    find: 'const hi = this.unconfirmed(flush[at + 1] & shared.load(SH.GATES + 1), 32, seq);',
     put: 'const hi = 0;',
   },
   {
@@ -281,9 +281,9 @@ const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
   },
   {
     name: 'a record is released while its request waits for a link',
-    file: 'replog/committer',
-    find: 'if (seq <= this.floor)',
-    put: 'if (seq <= this.floor && seq > this.durable)',
+    file: 'replog/waiting',
+    find: 'return least - 1;',
+    put: 'return durable;',
   },
   {
     name: 'a flush does not wait for sync sites',
