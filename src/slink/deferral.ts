@@ -19,6 +19,8 @@ export interface DeferOptions {
   ms: number;
   /** Part of the log's ring that may be in use; beyond it nothing is put off. */
   share: number;
+  /** Bytes within an RPO from which on the group is busy; by default a batch. */
+  batch?: number;
 }
 
 /** A lag of this part of the ring at the start is a debt (a pause, a failure), not the beginning of a burst. */
@@ -27,6 +29,7 @@ const DEBT = 1 / 4;
 export class Deferral {
   private rpoMs = 0;
   private defer: DeferOptions | undefined;
+  private batch = SHIP_BYTES;
   private readonly ring: number;
   /** When records were first seen to wait; -1 = none do. */
   private since = -1;
@@ -45,6 +48,7 @@ export class Deferral {
   configure(rpoMs: number, defer: DeferOptions | undefined): void {
     this.rpoMs = rpoMs;
     this.defer = defer !== undefined && defer.ms > 0 ? defer : undefined;
+    this.batch = defer?.batch ?? SHIP_BYTES;
     if (this.defer === undefined) this.busy = false;
   }
 
@@ -66,13 +70,13 @@ export class Deferral {
     }
     const left = this.since + rpoMs - now;
     if (defer === undefined || this.catchingUp) {
-      if (lag < SHIP_BYTES) this.catchingUp = false;
-      return left > 0 && lag < SHIP_BYTES ? left : 0;
+      if (lag < this.batch) this.catchingUp = false;
+      return left > 0 && lag < this.batch ? left : 0;
     }
     const room = used < this.ring * defer.share;
     if (left > 0 && room) return left;
     if (now - this.markAt >= rpoMs) {
-      this.busy = pos - this.markPos >= SHIP_BYTES;
+      this.busy = pos - this.markPos >= this.batch;
       this.mark(now, pos);
     }
     if (this.busy && room && now - this.since < defer.ms) return Math.max(1, this.markAt + rpoMs - now);

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { existsSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { MUTANTS, POLICY_MUTANTS, copyBuild, patch, runBuild, type Mutant } from '../support/sim-mutants.js';
+import {
+  DEFERRAL_MUTANTS,
+  MUTANTS,
+  POLICY_MUTANTS,
+  copyBuild,
+  patch,
+  runBuild,
+  type Mutant,
+} from '../support/sim-mutants.js';
 
 /** The folder of the build that this test belongs to, and the repository above it. */
 const BUILD = join(import.meta.dirname, '../..');
@@ -13,8 +21,8 @@ function repository(from: string): string {
 const LIMIT_MS = 20_000;
 
 /** One scenario with some deaths, unless a seed is known, then seed after seed until the time is over. */
-function argsOf({ seed, policies }: Mutant): string[] {
-  const first = policies === true ? ['--policies'] : seed === undefined ? ['--every-io', '100'] : [];
+function argsOf({ seed, mode }: Mutant): string[] {
+  const first = mode !== undefined ? [`--${mode}`] : seed === undefined ? ['--every-io', '100'] : [];
   return [...first, '--seed', `${seed ?? 1}`, '--steps', '1200', '--minutes', '0.3'];
 }
 
@@ -41,7 +49,7 @@ describe('mutants of the product', function () {
     }
   });
 
-  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS])
+  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS])
     it(`is found out: ${mutant.name}`, async () => {
       copyBuild(BUILD, to);
       patch(to, mutant);

@@ -1,7 +1,8 @@
 /**
- * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies] [--verbose] [--trace]`: runs the
- * simulator from a seed and prints what it met. With --policies sites have policies and may hold writers. Without
- * --seed it takes seeds from the clock until the minutes are over.
+ * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies | --deferral] [--verbose]
+ * [--trace]`: runs the simulator from a seed and prints what it met. With --policies sites have policies and may hold
+ * writers, with --deferral shippers put their work off. Without --seed it takes seeds from the clock until the minutes
+ * are over.
  */
 import { parseArgs } from 'node:util';
 import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
@@ -17,6 +18,7 @@ const { values } = parseArgs({
     runs: { type: 'string' },
     'every-io': { type: 'string' },
     policies: { type: 'boolean', default: false },
+    deferral: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -57,7 +59,13 @@ let calls = 0;
 let done = 0;
 let seed = first;
 for (; done < runs && performance.now() < limit; done++, seed++) {
-  const result = await runSeed({ seed, steps, policies: values.policies, traceCalls: values.trace });
+  const result = await runSeed({
+    seed,
+    steps,
+    policies: values.policies,
+    deferral: values.deferral,
+    traceCalls: values.trace,
+  });
   total.merge(result.coverage);
   records += result.records;
   bytes += result.bytes;
@@ -66,7 +74,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
-    const also = values.policies ? ' --policies' : '';
+    const also = values.policies ? ' --policies' : values.deferral ? ' --deferral' : '';
     console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}${also}`);
     process.exit(1);
   }

@@ -6,16 +6,17 @@ import { failureText, runSeed } from '../support/sim-seed.js';
 
 const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
 const STEPS = 1500;
+const MODES = [undefined, 'policies', 'deferral'] as const;
 
 describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number, policies = false): Promise<void> {
-    const result = await runSeed({ seed, steps: STEPS, policies });
+  async function holds(seed: number, mode?: 'policies' | 'deferral'): Promise<void> {
+    const result = await runSeed({ seed, steps: STEPS, ...(mode === undefined ? {} : { [mode]: true }) });
     seen.merge(result.coverage);
     await collect();
-    const also = policies ? ' --policies' : '';
+    const also = mode === undefined ? '' : ` --${mode}`;
     if (!result.ok)
       assert.fail(`${failureText(result)}\n  again: npm run sim -- --seed ${seed} --steps ${STEPS}${also}`);
   }
@@ -29,10 +30,13 @@ describe('simulator', function () {
 
   for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed));
 
-  for (const seed of FIXED) it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, true));
+  for (const seed of FIXED) it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, 'policies'));
+
+  for (const seed of FIXED.slice(0, 6))
+    it(`keeps them with sites that are put off under seed ${seed}`, () => holds(seed, 'deferral'));
 
   it('keeps its promises under fresh seeds', async () => {
-    for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), i % 2 === 0);
+    for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), MODES[i % MODES.length]);
   });
 
   it('has met what it is there to meet', () => {
@@ -52,6 +56,8 @@ describe('simulator', function () {
       ...['check: goes on without its sites', 'check: stands still, as its log is full'],
       ...['check: answered when the site had it', 'policy changed', 'fail-pending', 'site removed', 'link degraded'],
       ...['check: let go (fail-pending)', 'check: let go (policy async)', 'check: let go (removal)'],
+      ...['deferral: put off beyond the RPO', 'deferral ended: not busy', 'deferral ended: its time'],
+      ...['deferral ended: somebody waits', 'deferral ended: its share of the log'],
       ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
     ];
     assert.deepEqual(

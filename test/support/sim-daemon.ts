@@ -342,6 +342,7 @@ export class SimDaemon {
         place: at,
         rpoMs: shape.rpoMs,
         bandwidth: shape.bandwidth ?? 0,
+        ...(shape.defer === undefined ? {} : { defer: shape.defer }),
         probeMs: 2000,
       },
     );
@@ -385,11 +386,17 @@ export class SimDaemon {
           return this.main();
         default:
           // One whose site was removed has nothing left to do.
-          return this.shippers.get(Number(name.slice('shipper'.length)))?.step() ?? 1;
+          return this.ship(Number(name.slice('shipper'.length)));
       }
     } finally {
       this.busy.pop();
     }
+  }
+
+  private ship(nr: number): number {
+    const shipper = this.shippers.get(nr);
+    if (shipper === undefined) return 1;
+    return this.host.deferrals.get(nr)?.step(this, shipper) ?? shipper.step();
   }
 
   private main(): number {

@@ -11,6 +11,7 @@ import { createImage } from '../../src/slink/images.js';
 import { SimClient, type ClientShape } from './sim-client.js';
 import { SimClock } from './sim-clock.js';
 import { SimDaemon } from './sim-daemon.js';
+import { DeferModel } from './sim-defer.js';
 import { writeFirstConfig, type Wish } from './sim-devices.js';
 import { SimDisk, type CrashOptions } from './sim-disk.js';
 import { SimIndexStore } from './sim-index.js';
@@ -46,6 +47,8 @@ export class SimHost {
   readonly memory: WindowMemory;
   readonly client: SimClient;
   readonly policies: PolicyModel;
+  /** What shippers owe that may put their work off, by site. */
+  readonly deferrals = new Map<number, DeferModel>();
   readonly logId: string;
   daemon: SimDaemon | undefined;
   /** Stands in the window of the product: the reign that its first record is to begin, if it has not yet. */
@@ -56,6 +59,8 @@ export class SimHost {
   readonly wishes: Wish[] = [];
   /** Told of each recovery that cut a torn tail. */
   sawTornTail: () => void = () => {};
+  /** Told what a model has met. */
+  seen: (what: string) => void = () => {};
   /** Told where writers need not wait for a link any more, or have to again. */
   degraded: (on: boolean) => void = () => {};
 
@@ -79,6 +84,9 @@ export class SimHost {
     this.policies = new PolicyModel(history.firstSeq);
     for (const { nr, rules = ASYNC } of shape.sites)
       this.policies.links.set(nr, new LinkModel(nr, rules, this.clock, history.firstSeq));
+    for (const { nr, rpoMs, defer } of shape.sites)
+      if (defer !== undefined)
+        this.deferrals.set(nr, new DeferModel(rpoMs, defer, this.clock, (what) => this.seen(what)));
     this.client = new SimClient(new Rng(seed, 'client'), shape.client, history, this.policies);
   }
 

@@ -15,8 +15,8 @@ export interface Mutant {
   put: string;
   /** A second place in the same or another file, where one is not enough. */
   also?: { file: string; find: string; put: string };
-  /** Run with policies of sites. */
-  policies?: boolean;
+  /** Run with policies of sites, or with shippers that put their work off. */
+  mode?: 'policies' | 'deferral';
   /** First seed to try, one that is known to find it soon; without it the scenarios of sim-every come first. */
   seed?: number;
 }
@@ -348,7 +348,31 @@ const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
   },
 ];
 
-export const POLICY_MUTANTS: readonly Mutant[] = OF_POLICIES.map((mutant) => ({ ...mutant, policies: true }));
+export const POLICY_MUTANTS: readonly Mutant[] = OF_POLICIES.map((mutant) => ({ ...mutant, mode: 'policies' }));
+
+export const DEFERRAL_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'a busy group puts its sites off for as long as it is busy',
+    file: 'slink/deferral',
+    find: 'if (this.busy && room && now - this.since < defer.ms)',
+    put: 'if (this.busy && room)',
+    mode: 'deferral',
+  },
+  {
+    name: 'who waits for a site is not heard while it is put off',
+    file: 'slink/shipper',
+    find: 'if (this.hurryTo > cursor.seq || this.wanted ||',
+    put: 'if (',
+    mode: 'deferral',
+  },
+  {
+    name: 'a group that is not busy is put off as if it were',
+    file: 'slink/deferral',
+    find: 'this.busy = pos - this.markPos >= this.batch;',
+    put: 'this.busy = true;',
+    mode: 'deferral',
+  },
+];
 
 export interface MutantResult {
   code: number | null;

@@ -27,6 +27,8 @@ export class SimRun {
   private readonly rng: Rng;
   private readonly checks: Rng;
   private readonly operator: Operator | undefined;
+  /** Somebody asks for everything to be sent, now and then. */
+  private readonly asks: Rng | undefined;
   private weights: Record<string, number> = {};
   private moodUntil = 0;
   /** No request was made since the last daemon began. */
@@ -49,6 +51,8 @@ export class SimRun {
     this.troubles = new SiteTroubles(this.host, new Rng(seed, 'sites'), this.coverage);
     this.faults.ofSites = this.troubles;
     this.host.sawTornTail = () => this.coverage.hit('recovery cut a torn tail');
+    this.host.seen = (what) => this.coverage.hit(what);
+    if (this.host.deferrals.size > 0) this.asks = new Rng(seed, 'asks');
     this.host.degraded = (on) => this.coverage.hit(on ? 'link degraded' : 'link caught up again');
   }
 
@@ -74,6 +78,7 @@ export class SimRun {
     const event = this.rng.weighted(EVENTS);
     try {
       this.operator?.maybe();
+      this.ask();
       if (event === 'machine') this.machine();
       else this[event]();
     } catch (error) {
@@ -92,6 +97,15 @@ export class SimRun {
 
   get fingerprint(): string {
     return this.digest.toString(16);
+  }
+
+  /** Somebody waits for the sites, or begins to close the group, which nothing is put off for any more. */
+  private ask(): void {
+    const { asks } = this;
+    if (asks === undefined || !asks.chance(ASK_RATE)) return;
+    const { shared } = this.daemon;
+    if (asks.chance(0.1)) shared.store(SH.CLOSING, 1);
+    else shared.bump(SH.SYNC_ASK);
   }
 
   private machine(): void {
@@ -402,6 +416,9 @@ export class SimRun {
     this.coverage.hit('check: index lost');
   }
 }
+
+/** Chance of each step that somebody waits for the sites. */
+const ASK_RATE = 1 / 100;
 
 const MOODS = { mixed: 60, trickle: 15, quiet: 3, 'index dies': 11, 'sites away': 11 } as const;
 

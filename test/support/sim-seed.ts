@@ -2,15 +2,18 @@
 import { RepError } from '../../src/base/errors.js';
 import { Broken } from './sim-broken.js';
 import type { Coverage } from './sim-faults.js';
+import type { HostShape } from './sim-host.js';
 import { Rng } from './sim-random.js';
 import { SimRun } from './sim-run.js';
-import { randomShape, withPolicies } from './sim-shape.js';
+import { randomShape, withDeferral, withPolicies } from './sim-shape.js';
 
 export interface RunOptions {
   seed: number;
   steps: number;
   /** Sites have policies, and an operator changes them. */
   policies?: boolean;
+  /** Shippers put their work off while the group is busy. */
+  deferral?: boolean;
   /** Stops earlier after so many milliseconds of real time. */
   budgetMs?: number;
   /** Every call goes into the report of a failure. */
@@ -32,10 +35,15 @@ export interface RunResult {
   calls: number;
 }
 
-export async function runSeed({ seed, steps, policies, budgetMs, traceCalls }: RunOptions): Promise<RunResult> {
-  const shape =
-    policies === true ? withPolicies(randomShape(new Rng(seed, 'shape')), new Rng(seed, 'rules')) : undefined;
-  const run = new SimRun(seed, shape);
+function shapeOf({ seed, policies, deferral }: RunOptions): HostShape {
+  const shape = randomShape(new Rng(seed, 'shape'));
+  if (policies === true) return withPolicies(shape, new Rng(seed, 'rules'));
+  return deferral === true ? withDeferral(shape, new Rng(seed, 'deferral')) : shape;
+}
+
+export async function runSeed(options: RunOptions): Promise<RunResult> {
+  const { seed, steps, budgetMs, traceCalls } = options;
+  const run = new SimRun(seed, shapeOf(options));
   run.host.world.traceCalls = traceCalls === true;
   const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
   let error: unknown;

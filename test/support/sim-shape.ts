@@ -54,6 +54,21 @@ export function withPolicies(shape: HostShape, rng: Rng): HostShape {
   return { ...shape, sites };
 }
 
+/** The same with shippers that put their work off while the group is busy. */
+export function withDeferral(shape: HostShape, rng: Rng): HostShape {
+  const first = { nr: 1, area: 1 << 20, rpoMs: 10 };
+  const sites = (shape.sites.length > 0 ? shape.sites : [first]).map((site) => ({
+    ...site,
+    rpoMs: rng.pick([10, 100]),
+    defer: {
+      ms: rng.pick([50, 500, 5000]),
+      share: rng.pick([0.1, 0.2, 0.5]),
+      batch: rng.pick([4096, KIB64, 4 * KIB64]),
+    },
+  }));
+  return { ...shape, sites };
+}
+
 export function randomRules(rng: Rng): LinkRules {
   const holdMs = rng.pick([0, 0, 100, 1000]);
   const stall = rng.chance(0.3);

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../src/base/clock.js';
 import type { Site } from '../../src/slink/contract.js';
+import type { DeferOptions } from '../../src/slink/deferral.js';
 import type { LinkRules } from '../../src/slink/policy.js';
 import { SimDisk } from './sim-disk.js';
 
@@ -20,6 +21,8 @@ export interface SiteShape {
   place?: number;
   /** Bytes per second; left out: as many as go. */
   bandwidth?: number;
+  /** Its shipper may put its work off. */
+  defer?: Required<DeferOptions>;
 }
 
 /** The machine's clock as one site's thread sees it: the wall may be wrong, the monotonic part is the same. */
