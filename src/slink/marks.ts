@@ -19,7 +19,8 @@ import { Mem } from '../base/mem.js';
 import { BLOCK } from '../base/units.js';
 import { R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, RECORD_HEADER, REC } from '../replog/format.js';
 import type { Image, ImageSet } from './images.js';
-import { DIGEST, SAMPLES, type Sample, type StampDevice } from './stage-format.js';
+import type { StampDevice } from './stage-format.js';
+import { DIGEST, SAMPLES, type Sample } from './stamp-format.js';
 
 /** With the `user.` that Io puts before it. */
 export const XATTR = 'reptool.stamp';

@@ -10,7 +10,7 @@ import { BLOCK } from '../base/units.js';
 import { R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, RECORD_HEADER, REC } from '../replog/format.js';
 import type { TouchedRanges } from './marks.js';
 import type { RawDevice } from './raw-stamp.js';
-import { DIGEST, SAMPLES, type Sample } from './stage-format.js';
+import { DIGEST, SAMPLES, type Sample } from './stamp-format.js';
 
 /** Reads all of `len` bytes at `pos` of device `nr`, or the negative errno. */
 export interface BlockReader {

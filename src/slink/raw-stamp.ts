@@ -30,7 +30,7 @@
  *  112 64  group name                               block (the last one of a device may be shorter)
  *  176 80  zero
  */
-import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import { getU64, setU64 } from '../base/codec.js';
 import { ERRNO } from '../base/errors.js';
 import { readFull, writeFull, type Io } from '../base/io.js';
 import { Mem } from '../base/mem.js';
@@ -38,14 +38,22 @@ import * as sys from '../base/sys.js';
 import { MIB, roundUp } from '../base/units.js';
 import { ALIGN } from '../replog/format.js';
 import type { SiteCursor } from './cursor.js';
-import { DIGEST, SAMPLES, SAMPLE_BYTES, type Sample } from './stage-format.js';
+import {
+  STAMP_DEVICE,
+  STAMP_HEADER,
+  TEXT_UNIT,
+  getSamples,
+  openStamp,
+  putSamples,
+  putStampHead,
+  sealStamp,
+  type Sample,
+  type StampHead,
+} from './stamp-format.js';
 
 export const RAW_STAMP_VERSION = 1;
 export const RAW_STAMP_MAGIC = 'reptool rawsite';
 export const RAW_SLOT = 2 * MIB;
-export const RAW_HEADER = 256;
-export const RAW_DEVICE = 224;
-const TEXT_UNIT = 32;
 const F_OPEN = 1;
 const D_MAKING = 1;
 
@@ -62,24 +70,19 @@ export interface RawDevice {
   samples: Sample[];
 }
 
-export interface RawStamp {
-  serial: number;
-  logId: string;
-  group: string;
-  nr: number;
+export interface RawStamp extends StampHead {
   cursor: SiteCursor;
   open: boolean;
-  writtenUs: number;
   devices: RawDevice[];
 }
 
 function entryBytes(device: RawDevice): number {
-  return RAW_DEVICE + roundUp(Buffer.byteLength(device.name) + Buffer.byteLength(device.target), TEXT_UNIT);
+  return STAMP_DEVICE + roundUp(Buffer.byteLength(device.name) + Buffer.byteLength(device.target), TEXT_UNIT);
 }
 
 export function rawStampBytes(stamp: RawStamp): number {
   return roundUp(
-    stamp.devices.reduce((sum, device) => sum + entryBytes(device), RAW_HEADER),
+    stamp.devices.reduce((sum, device) => sum + entryBytes(device), STAMP_HEADER),
     ALIGN,
   );
 }
@@ -88,30 +91,14 @@ export function rawStampBytes(stamp: RawStamp): number {
 export function encodeRawStamp(u8: Buffer, stamp: RawStamp): number {
   const bytes = rawStampBytes(stamp);
   if (bytes > RAW_SLOT) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
-  const dv = new DataView(u8.buffer, u8.byteOffset, bytes);
-  u8.fill(0, 0, bytes);
-  setText(u8, 0, 16, RAW_STAMP_MAGIC);
-  dv.setUint32(20, RAW_STAMP_VERSION, true);
-  setU64(dv, 24, stamp.serial);
-  u8.write(stamp.logId, 32, 'hex');
-  dv.setUint32(48, stamp.nr, true);
-  dv.setUint32(52, stamp.devices.length, true);
-  dv.setUint32(56, bytes, true);
-  dv.setUint32(60, stamp.cursor.reign, true);
-  setU64(dv, 64, stamp.cursor.pos);
-  setU64(dv, 72, stamp.cursor.seq);
-  dv.setUint32(80, stamp.cursor.chainLo, true);
-  dv.setUint32(84, stamp.cursor.chainHi, true);
-  setU64(dv, 88, stamp.cursor.time);
+  const dv = putStampHead(u8, bytes, RAW_STAMP_MAGIC, RAW_STAMP_VERSION, stamp, stamp.cursor);
   dv.setUint32(96, stamp.open ? F_OPEN : 0, true);
-  setU64(dv, 104, stamp.writtenUs);
-  setText(u8, 112, 64, stamp.group);
-  let at = RAW_HEADER;
+  let at = STAMP_HEADER;
   for (const device of stamp.devices) {
     encodeDevice(u8, dv, at, device);
     at += entryBytes(device);
   }
-  dv.setUint32(16, crc32(u8.subarray(0, bytes)), true);
+  sealStamp(u8, dv, bytes);
   return bytes;
 }
 
@@ -125,62 +112,30 @@ function encodeDevice(u8: Buffer, dv: DataView, at: number, device: RawDevice): 
   setU64(dv, at + 8, device.size);
   setU64(dv, at + 16, device.blank);
   dv.setUint16(at + 24, target.length, true);
-  device.samples.slice(0, SAMPLES).forEach((sample, i) => {
-    setU64(dv, at + 32 + i * SAMPLE_BYTES, sample.block);
-    u8.write(sample.digest, at + 32 + i * SAMPLE_BYTES + 8, DIGEST, 'hex');
-  });
-  name.copy(u8, at + RAW_DEVICE);
-  target.copy(u8, at + RAW_DEVICE + name.length);
+  putSamples(u8, dv, at, device.samples);
+  name.copy(u8, at + STAMP_DEVICE);
+  target.copy(u8, at + STAMP_DEVICE + name.length);
 }
 
 export type RawStampRead = { ok: true; value: RawStamp } | { ok: false; reason: 'foreign' | 'damaged' | 'version' };
 
 export function decodeRawStamp(raw: Buffer): RawStampRead {
-  if (raw.length < ALIGN || getText(raw, 0, 16) !== RAW_STAMP_MAGIC) return { ok: false, reason: 'foreign' };
-  const size = new DataView(raw.buffer, raw.byteOffset, RAW_HEADER).getUint32(56, true);
-  if (size < ALIGN || size > Math.min(RAW_SLOT, raw.length) || size % ALIGN !== 0)
-    return { ok: false, reason: 'damaged' };
-  const u8 = Buffer.from(raw.subarray(0, size));
-  const dv = new DataView(u8.buffer, u8.byteOffset, size);
-  const crc = dv.getUint32(16, true);
-  dv.setUint32(16, 0, true);
-  if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
-  if (dv.getUint32(20, true) !== RAW_STAMP_VERSION) return { ok: false, reason: 'version' };
+  const opened = openStamp(raw, RAW_STAMP_MAGIC, RAW_SLOT);
+  if (typeof opened === 'string') return { ok: false, reason: opened };
+  const { u8, dv, head, cursor } = opened;
+  if (opened.version !== RAW_STAMP_VERSION) return { ok: false, reason: 'version' };
   const devices: RawDevice[] = [];
-  let at = RAW_HEADER;
-  for (let n = dv.getUint32(52, true); n > 0; n--) {
+  let at = STAMP_HEADER;
+  for (let n = opened.devices; n > 0; n--) {
     const device = decodeDevice(u8, dv, at);
     devices.push(device);
     at += entryBytes(device);
   }
-  const cursor: SiteCursor = {
-    reign: dv.getUint32(60, true),
-    pos: getU64(dv, 64),
-    seq: getU64(dv, 72),
-    chainLo: dv.getUint32(80, true),
-    chainHi: dv.getUint32(84, true),
-    time: getU64(dv, 88),
-  };
-  const value: RawStamp = {
-    serial: getU64(dv, 24),
-    logId: u8.toString('hex', 32, 48),
-    group: getText(u8, 112, 64),
-    nr: dv.getUint32(48, true),
-    cursor,
-    open: (dv.getUint32(96, true) & F_OPEN) !== 0,
-    writtenUs: getU64(dv, 104),
-    devices,
-  };
-  return { ok: true, value };
+  return { ok: true, value: { ...head, cursor, open: (dv.getUint32(96, true) & F_OPEN) !== 0, devices } };
 }
 
 function decodeDevice(u8: Buffer, dv: DataView, at: number): RawDevice {
-  const samples: Sample[] = [];
-  for (let i = 0; i < Math.min(SAMPLES, dv.getUint8(at + 6)); i++) {
-    const s = at + 32 + i * SAMPLE_BYTES;
-    samples.push({ block: getU64(dv, s), digest: u8.toString('hex', s + 8, s + 8 + DIGEST) });
-  }
-  const text = at + RAW_DEVICE;
+  const text = at + STAMP_DEVICE;
   const target = text + dv.getUint16(at + 4, true);
   return {
     nr: dv.getUint32(at, true),
@@ -189,7 +144,7 @@ function decodeDevice(u8: Buffer, dv: DataView, at: number): RawDevice {
     target: u8.toString('utf8', target, target + dv.getUint16(at + 24, true)),
     making: (dv.getUint8(at + 7) & D_MAKING) !== 0,
     blank: getU64(dv, at + 16),
-    samples,
+    samples: getSamples(u8, dv, at, dv.getUint8(at + 6)),
   };
 }
 

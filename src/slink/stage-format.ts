@@ -48,10 +48,22 @@
  *
  * Zero is never valid. What is assumed of the disk is what the log assumes (replog/format).
  */
-import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import { crc32, getU64, setU64 } from '../base/codec.js';
 import { MIB, roundUp } from '../base/units.js';
 import { ALIGN, BATCH_HEADER, RECORD_HEADER, batchHeaderBytes } from '../replog/format.js';
-import type { SiteCursor } from './contract.js';
+import type { SiteCursor } from './cursor.js';
+import {
+  STAMP_DEVICE,
+  STAMP_HEADER,
+  TEXT_UNIT,
+  getSamples,
+  openStamp,
+  putSamples,
+  putStampHead,
+  sealStamp,
+  type Sample,
+  type StampHead,
+} from './stamp-format.js';
 
 export const STAGE_VERSION = 2;
 /** Of batches, and of stamps that announce nothing: what the first version wrote, and still reads. */
@@ -62,24 +74,10 @@ export const STAMP_MAGIC = 'reptool stage';
 export const STAMP_ROOM = MIB;
 export const AREA_START = 2 * STAMP_ROOM;
 
-export const STAMP_HEADER = 256;
-export const STAMP_DEVICE = 224;
-export const SAMPLES = 8;
-export const SAMPLE_BYTES = 24;
-export const DIGEST = 16;
-const NAME_UNIT = 32;
-
 const D_MAKING = 1;
 const D_XATTR = 2;
 const D_COMING = 4;
 const D_GROWING = 8;
-
-export interface Sample {
-  /** Number of a 4 KiB block. */
-  block: number;
-  /** 32 hexadecimal digits. */
-  digest: string;
-}
 
 export interface StampDevice {
   nr: number;
@@ -98,19 +96,14 @@ export interface StampDevice {
   samples: Sample[];
 }
 
-export interface Stamp {
-  serial: number;
-  logId: string;
-  group: string;
-  nr: number;
+export interface Stamp extends StampHead {
   base: SiteCursor;
   area: number;
-  writtenUs: number;
   devices: StampDevice[];
 }
 
 function entryBytes(name: string): number {
-  return STAMP_DEVICE + roundUp(Buffer.byteLength(name), NAME_UNIT);
+  return STAMP_DEVICE + roundUp(Buffer.byteLength(name), TEXT_UNIT);
 }
 
 /** Bytes that a stamp takes on disk. */
@@ -125,31 +118,16 @@ export function stampBytes(stamp: Stamp): number {
 export function encodeStamp(u8: Buffer, stamp: Stamp): number {
   const bytes = stampBytes(stamp);
   if (bytes > STAMP_ROOM) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
-  const dv = new DataView(u8.buffer, u8.byteOffset, bytes);
-  u8.fill(0, 0, bytes);
-  setText(u8, 0, 16, STAMP_MAGIC);
   const announces = stamp.devices.some((device) => device.coming || device.growing);
-  dv.setUint32(20, announces ? STAGE_VERSION : PLAIN_VERSION, true);
-  setU64(dv, 24, stamp.serial);
-  u8.write(stamp.logId, 32, 'hex');
-  dv.setUint32(48, stamp.nr, true);
-  dv.setUint32(52, stamp.devices.length, true);
-  dv.setUint32(56, bytes, true);
-  dv.setUint32(60, stamp.base.reign, true);
-  setU64(dv, 64, stamp.base.pos);
-  setU64(dv, 72, stamp.base.seq);
-  dv.setUint32(80, stamp.base.chainLo, true);
-  dv.setUint32(84, stamp.base.chainHi, true);
-  setU64(dv, 88, stamp.base.time);
+  const version = announces ? STAGE_VERSION : PLAIN_VERSION;
+  const dv = putStampHead(u8, bytes, STAMP_MAGIC, version, stamp, stamp.base);
   setU64(dv, 96, stamp.area);
-  setU64(dv, 104, stamp.writtenUs);
-  setText(u8, 112, 64, stamp.group);
   let at = STAMP_HEADER;
   for (const device of stamp.devices) {
     encodeDevice(u8, dv, at, device);
     at += entryBytes(device.name);
   }
-  dv.setUint32(16, crc32(u8.subarray(0, bytes)), true);
+  sealStamp(u8, dv, bytes);
   return bytes;
 }
 
@@ -162,10 +140,7 @@ function encodeDevice(u8: Buffer, dv: DataView, at: number, device: StampDevice)
   setU64(dv, at + 8, device.size);
   setU64(dv, at + 16, device.xattrHigh);
   setU64(dv, at + 24, device.xattrLow);
-  device.samples.slice(0, SAMPLES).forEach((sample, i) => {
-    setU64(dv, at + 32 + i * SAMPLE_BYTES, sample.block);
-    u8.write(sample.digest, at + 32 + i * SAMPLE_BYTES + 8, DIGEST, 'hex');
-  });
+  putSamples(u8, dv, at, device.samples);
   name.copy(u8, at + STAMP_DEVICE);
 }
 
@@ -176,53 +151,22 @@ function flagsOf({ making, xattr, coming, growing }: StampDevice): number {
 export type StampRead = { ok: true; value: Stamp } | { ok: false; reason: 'foreign' | 'damaged' | 'version' };
 
 export function decodeStamp(raw: Buffer): StampRead {
-  if (getText(raw, 0, 16) !== STAMP_MAGIC) return { ok: false, reason: 'foreign' };
-  const size = new DataView(raw.buffer, raw.byteOffset, STAMP_HEADER).getUint32(56, true);
-  if (size < ALIGN || size > Math.min(STAMP_ROOM, raw.length) || size % ALIGN !== 0)
-    return { ok: false, reason: 'damaged' };
-  const u8 = Buffer.from(raw.subarray(0, size));
-  const dv = new DataView(u8.buffer, u8.byteOffset, size);
-  const crc = dv.getUint32(16, true);
-  dv.setUint32(16, 0, true);
-  if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
-  const version = dv.getUint32(20, true);
+  const opened = openStamp(raw, STAMP_MAGIC, STAMP_ROOM);
+  if (typeof opened === 'string') return { ok: false, reason: opened };
+  const { u8, dv, version, head, cursor: base } = opened;
   if (version < PLAIN_VERSION || version > STAGE_VERSION) return { ok: false, reason: 'version' };
   const devices: StampDevice[] = [];
   let at = STAMP_HEADER;
-  for (let n = dv.getUint32(52, true); n > 0; n--) {
+  for (let n = opened.devices; n > 0; n--) {
     const device = decodeDevice(u8, dv, at);
     devices.push(device);
     at += entryBytes(device.name);
   }
-  return {
-    ok: true,
-    value: {
-      serial: getU64(dv, 24),
-      logId: u8.toString('hex', 32, 48),
-      nr: dv.getUint32(48, true),
-      group: getText(u8, 112, 64),
-      base: {
-        reign: dv.getUint32(60, true),
-        pos: getU64(dv, 64),
-        seq: getU64(dv, 72),
-        chainLo: dv.getUint32(80, true),
-        chainHi: dv.getUint32(84, true),
-        time: getU64(dv, 88),
-      },
-      area: getU64(dv, 96),
-      writtenUs: getU64(dv, 104),
-      devices,
-    },
-  };
+  return { ok: true, value: { ...head, base, area: getU64(dv, 96), devices } };
 }
 
 function decodeDevice(u8: Buffer, dv: DataView, at: number): StampDevice {
   const flags = dv.getUint8(at + 7);
-  const samples: Sample[] = [];
-  for (let i = 0; i < Math.min(SAMPLES, dv.getUint8(at + 6)); i++) {
-    const s = at + 32 + i * SAMPLE_BYTES;
-    samples.push({ block: getU64(dv, s), digest: u8.toString('hex', s + 8, s + 8 + DIGEST) });
-  }
   return {
     nr: dv.getUint32(at, true),
     name: u8.toString('utf8', at + STAMP_DEVICE, at + STAMP_DEVICE + dv.getUint16(at + 4, true)),
@@ -233,7 +177,7 @@ function decodeDevice(u8: Buffer, dv: DataView, at: number): StampDevice {
     xattr: (flags & D_XATTR) !== 0,
     xattrHigh: getU64(dv, at + 16),
     xattrLow: getU64(dv, at + 24),
-    samples,
+    samples: getSamples(u8, dv, at, dv.getUint8(at + 6)),
   };
 }
 
