@@ -95,7 +95,9 @@ function checkText(report: check.CheckReport): string {
 }
 
 function logPath(choice: LogChoice): string {
-  const byGroup = choice.group !== undefined || choice.state !== undefined;
+  // What the environment says is no word of this command line.
+  const fromEnvironment = choice.file !== undefined && choice.state === process.env['REPTOOL_STATE'];
+  const byGroup = choice.group !== undefined || (choice.state !== undefined && !fromEnvironment);
   if ((choice.file !== undefined) === byGroup) throw usage('name either FILE or --group: the log to look into');
   const folder = byGroup
     ? groupDir(choice.state ?? stateRoot(), choice.group ?? DEFAULT_GROUP)

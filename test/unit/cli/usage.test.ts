@@ -1,24 +1,39 @@
 /** What the command line says without a mount: mistakes, and nothing to talk to. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findTool, needsFuse, needsTool } from '../../support/skip.js';
 import { BIN, reptool } from './support.js';
 
-/** Command lines that are mistakes: status 2, one sentence with these words, nothing on stdout. */
+/**
+ * Command lines that are mistakes: status 2, one sentence with these words, nothing on stdout. TOP is a folder of the
+ * test's own: no group of this machine is ever meant.
+ */
 const MISTAKES: { line: string; says: RegExp }[] = [
   { line: 'mount', says: /Missing 1 required arg: DIR/ },
-  { line: 'mount /a /b', says: /Unexpected argument: \/b/ },
-  { line: 'mount /a --colour red', says: /Nonexistent flag: --colour/ },
-  { line: 'mount /a --size 10X', says: /--size 10X: not a size; write for example/ },
-  { line: 'mount /a --size 1000', says: /--size 1000: .* no whole number of sectors; use a multiple of 512/ },
-  { line: 'mount /a --size 0', says: /--size 0: less than the least possible 512 B/ },
-  { line: 'mount /a --log-size 1M', says: /--log-size 1M: less than the least possible 4 MiB; choose a larger size/ },
-  { line: 'mount /a --durability never', says: /--durability=never to be one of: flush, write/ },
-  { line: 'mount /a --transport fuse', says: /--transport=fuse to be one of: auto, kernel, fuse-native/ },
-  { line: 'mount /a --group a/b', says: /--group: "a\/b": a name must not contain a slash; choose another name/ },
+  { line: 'mount TOP/a TOP/b --state TOP/state', says: /Unexpected argument: .*\/b/ },
+  { line: 'mount TOP/a --state TOP/state --colour red', says: /Nonexistent flag: --colour/ },
+  { line: 'mount TOP/a --state TOP/state --size 10X', says: /--size 10X: not a size; write for example/ },
+  {
+    line: 'mount TOP/a --state TOP/state --size 1000',
+    says: /--size 1000: .* no whole number of sectors; use a multiple of 512/,
+  },
+  { line: 'mount TOP/a --state TOP/state --size 0', says: /--size 0: less than the least possible 512 B/ },
+  {
+    line: 'mount TOP/a --state TOP/state --log-size 1M',
+    says: /--log-size 1M: less than the least possible 4 MiB; choose a larger size/,
+  },
+  { line: 'mount TOP/a --state TOP/state --durability never', says: /--durability=never to be one of: flush, write/ },
+  {
+    line: 'mount TOP/a --state TOP/state --transport fuse',
+    says: /--transport=fuse to be one of: auto, kernel, fuse-native/,
+  },
+  {
+    line: 'mount TOP/a --state TOP/state --group a/b',
+    says: /--group: "a\/b": a name must not contain a slash; choose another name/,
+  },
   { line: 'status --watch --check', says: /--check=true cannot also be provided when using --watch|--watch/ },
   { line: 'wait --site one', says: /--site one: sites are numbered 1 to 2047; .*reptool status/ },
   { line: 'wait --timeout soon', says: /--timeout soon: not a time; write for example/ },
@@ -32,7 +47,7 @@ const MISTAKES: { line: string; says: RegExp }[] = [
   { line: 'site recover', says: /Missing 1 required arg: FOLDER/ },
   { line: 'tag', says: /Missing 1 required arg: NAME/ },
   { line: 'replog dump', says: /FILE or --group/ },
-  { line: 'replog check /a --group b', says: /FILE or --group/ },
+  { line: 'replog check TOP/a --group b', says: /FILE or --group/ },
 ];
 
 describe('cli usage', () => {
@@ -46,16 +61,17 @@ describe('cli usage', () => {
 
   for (const { line, says } of MISTAKES) {
     it(`\`reptool ${line}\` is a mistake and says so`, async () => {
-      const ran = await reptool(...line.split(' '));
+      const ran = await reptool(...line.replaceAll('TOP', top).split(' '));
       assert.match(ran.stderr, says);
       assert.match(ran.stderr, /^reptool: .*\n$/, 'one sentence');
       assert.equal(ran.stdout, '');
       assert.equal(ran.exit, 2);
+      assert.deepEqual(readdirSync(top), [], 'nothing is made');
     });
   }
 
   it('errors are JSON on stdout under --json', async () => {
-    const ran = await reptool('mount', '/a', '--size', '10X', '--json');
+    const ran = await reptool('mount', join(top, 'a'), '--state', join(top, 'state'), '--size', '10X', '--json');
     const { error } = JSON.parse(ran.stdout);
     assert.match(error.message, /--size 10X: not a size/);
     assert.equal(error.exit, 2);
@@ -98,6 +114,20 @@ describe('cli usage', () => {
       const strange = await reptool('replog', command, foreign);
       assert.match(strange.stderr, new RegExp(`^reptool: ${foreign}: not a replog`));
       assert.equal(strange.exit, 1);
+    }
+  });
+
+  it('`replog check FILE` is no mistake where REPTOOL_STATE is set', async () => {
+    const before = process.env['REPTOOL_STATE'];
+    process.env['REPTOOL_STATE'] = join(top, 'state');
+    try {
+      const ran = await reptool('replog', 'check', join(top, 'nothing'));
+      assert.match(ran.stderr, new RegExp(`^reptool: ${top}/nothing: .*does not exist`));
+      const both = await reptool('replog', 'check', join(top, 'nothing'), '--state', top);
+      assert.match(both.stderr, /FILE or --group/);
+    } finally {
+      if (before === undefined) delete process.env['REPTOOL_STATE'];
+      else process.env['REPTOOL_STATE'] = before;
     }
   });
 
