@@ -109,11 +109,13 @@ export interface Runner {
   stepped?(): void;
   /** Before a rest of `ms`: how long it may be at most. */
   rest?(ms: number): number;
+  /** Longest sleep, milliseconds: many threads that look around each second keep an idle machine from sleeping. */
+  longest?(): number;
   take(message: ToShell): void;
   close(): void;
 }
 
-/** Longest sleep: bounds what a lost wake-up could cost. */
+/** Longest sleep where the runner does not say otherwise: bounds what a lost wake-up could cost. */
 const LONGEST_SLEEP_MS = 1000;
 
 /** How long news of other kinds may wait for a machine that dozes. */
@@ -185,7 +187,7 @@ function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
     if (ms <= 0 || news) continue;
     if (runner.finished()) return;
     // Messages are looked for once more behind the raised flag: a ring that came before it wakes nobody.
-    const rest = Math.min(runner.rest?.(ms) ?? ms, LONGEST_SLEEP_MS);
+    const rest = Math.min(runner.rest?.(ms) ?? ms, runner.longest?.() ?? LONGEST_SLEEP_MS);
     if (runner.dozes?.() === true) bell.doze(Math.min(rest, DOZE_MS));
     else bell.sleep(() => !fetch() && !stopped && runner.idle(), rest);
   }

@@ -69,6 +69,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       ...deferralOf(start.site),
     },
   );
+  let { site: settings } = start;
   return {
     machine: shipper,
     bell: shared.bell(SH.BELL_LINKS + 2 * data.link),
@@ -78,6 +79,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if ((shared.load(SH.SWITCHES + data.link) & 1) === 1) ringData(data.bellFd);
     },
     dozes: () => shipper.dozes,
+    longest: () => (mayHold(settings) ? HOLDER_SLEEP_MS : OTHERS_SLEEP_MS),
     // It ends when main says so: main bounds how long a site is waited for.
     finished: () => false,
     take: (message) => {
@@ -85,8 +87,9 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if (message.t === 'resume') shipper.resume();
       if (message.t === 'retry') shipper.retry();
       if (message.t === 'site') {
-        const { rpoMs, bandwidth } = message.site;
-        shipper.configure(rpoMs, bandwidth, deferralOf(message.site).defer);
+        settings = message.site;
+        const { rpoMs, bandwidth } = settings;
+        shipper.configure(rpoMs, bandwidth, deferralOf(settings).defer);
       }
     },
     close: () => {
@@ -100,8 +103,16 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
 /** Part of the log's ring in use from which on nothing is put off. */
 const DEFER_SHARE = 0.5;
 
+/** Longest sleeps of a site that writers may wait for, and of all others. */
+const HOLDER_SLEEP_MS = 1000;
+const OTHERS_SLEEP_MS = 5000;
+
+function mayHold(site: SiteConfig): boolean {
+  return site.policy === 'sync' || site.stall || hasLimit(site.fallBehind);
+}
+
 /** Whoever asked for a short lag, or for a bound on it, gets it under load too. */
 function deferralOf(site: SiteConfig): Pick<ShipperOptions, 'defer'> {
-  const bound = site.policy === 'sync' || site.stall || hasLimit(site.fallBehind) || site.rpoMs < DEFAULT_RPO_MS;
+  const bound = mayHold(site) || site.rpoMs < DEFAULT_RPO_MS;
   return bound || site.bandwidth > 0 ? {} : { defer: { ms: site.deferMs, share: DEFER_SHARE } };
 }
