@@ -132,7 +132,10 @@ async function watch(served: NativeLoop, devices: DeviceGroup, [bell, reads, fus
   for (;;) {
     for (const at of [6, 14, 22]) dv.setUint16(at, 0, true);
     await sys.pollAsync(mem.addr, 3, TURN_MS);
-    if (dv.getUint16(14, true) !== 0) devices.readsDone();
+    if (dv.getUint16(14, true) !== 0) {
+      sys.raw.read(reads!, mem.addr + counterAt, 8);
+      devices.readsDone();
+    }
     if (dv.getUint16(6, true) !== 0) {
       sys.raw.read(bell!, mem.addr + counterAt, 8);
       served.turn();

@@ -205,6 +205,10 @@ export class DeviceGroup {
     this.onRing();
   }
 
+  resting(): void {
+    this.o.reader.submit();
+  }
+
   readsDone(): void {
     this.o.reader.finish(this.overlay, this.appender.seq, this.reply);
   }

@@ -123,16 +123,14 @@ export class DeviceReader {
     if (device.direct >= 0) {
       this.tail = tail;
       if (this.aio.full) this.finishSome(1, overlay, reply);
-      const slot = this.aio.submit(device.direct, offset, length);
-      if (slot >= 0) {
-        this.aio.device[slot] = device.nr;
-        this.aio.from[slot] = applied;
-        this.aio.uniqueLo[slot] = lo;
-        this.aio.uniqueHi[slot] = hi;
-        this.aio.begun[slot] = meter?.mark ?? 0;
-        meter?.later();
-        return;
-      }
+      const slot = this.aio.queue(device.direct, offset, length);
+      this.aio.device[slot] = device.nr;
+      this.aio.from[slot] = applied;
+      this.aio.uniqueLo[slot] = lo;
+      this.aio.uniqueHi[slot] = hi;
+      this.aio.begun[slot] = meter?.mark ?? 0;
+      meter?.later();
+      return;
     }
     const rc = this.readNow(device, offset, length, applied, tail, overlay, scratch, 0);
     if (rc < 0) {
@@ -162,6 +160,11 @@ export class DeviceReader {
     }
     if (applied < tail) overlay.paint(device.nr, offset, offset + length, applied, to, toAt);
     return 0;
+  }
+
+  /** Begins the asynchronous reads that were gathered. */
+  submit(): void {
+    this.aio.submit();
   }
 
   /** Answers the asynchronous reads that have finished. */

@@ -56,7 +56,9 @@ export interface LoopSink {
   resentSeen(): void;
   /** Another thread rang. */
   rang(): void;
-  /** The read descriptor says that reads have finished. */
+  /** No request is waiting just now: what was gathered is begun. */
+  resting(): void;
+  /** Reads may have finished. */
   readsDone(): void;
   readonly readsInFlight: number;
 }
@@ -73,10 +75,12 @@ export class KernelLoop {
   private readonly fds = Mem.anon(4096);
   private readonly counter = Mem.anon(4096);
   private readonly bell: number;
+  private readonly reads: number;
 
   constructor(fd: number, bell: number, readsDone: number, sink: LoopSink) {
     this.fd = fd;
     this.bell = bell;
+    this.reads = readsDone;
     this.sink = sink;
     const { dv } = this.fds;
     [fd, bell, readsDone].forEach((descriptor, i) => {
@@ -124,6 +128,7 @@ export class KernelLoop {
   /** True when the connection is gone. */
   private wait(requests: boolean, timeoutMs: number): boolean {
     const { dv, addr } = this.fds;
+    this.sink.resting();
     dv.setUint16(4, requests ? sys.POLLIN : 0, true);
     dv.setUint16(6, 0, true);
     dv.setUint16(14, 0, true);
@@ -133,7 +138,10 @@ export class KernelLoop {
       sys.raw.read(this.bell, this.counter.addr, 8);
       this.sink.rang();
     }
-    if (dv.getUint16(22, true) !== 0) this.sink.readsDone();
+    if (dv.getUint16(22, true) !== 0) {
+      sys.raw.read(this.reads, this.counter.addr, 8);
+      this.sink.readsDone();
+    }
     return (dv.getUint16(6, true) & sys.POLLERR) !== 0;
   }
 

@@ -126,6 +126,7 @@ export class NativeLoop implements NativeOps {
     // Bookkeeping once per request; a read needs no room.
     this.sink.prepare();
     this.sink.read(handle.node, offset, size, this.reply.take(done, into), 0);
+    this.sink.resting();
   }
 
   write(_at: string, fh: number, data: Buffer, size: number, offset: number, done: Done): void {

@@ -106,6 +106,7 @@ class Bench {
     assert.ok(this.group.prepare());
     const unique = ++this.unique;
     this.group.read(NODE, offset, size, unique, 0);
+    this.group.resting();
     for (let i = 0; i < 10_000 && this.answers.list.length === 0; i++) this.group.readsDone();
     const answer = this.answers.take();
     assert.ok(answer?.data !== undefined && answer.lo === unique, JSON.stringify(answer));

@@ -41,6 +41,7 @@ class Sink implements LoopSink {
   other(): void {}
   resentSeen(): void {}
   rang(): void {}
+  resting(): void {}
   readsDone(): void {}
 }
 
