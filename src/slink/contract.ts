@@ -116,8 +116,11 @@ export interface Site {
   /** After a failure or `preparing`: when to try again, milliseconds; undefined = at the usual interval. */
   readonly againMs?: number | undefined;
   open(how: SiteOpen): SiteOpened;
-  /** Confirms a batch: 0, or the negative errno. */
-  write(batch: ShipBatch): number;
+  /**
+   * Confirms a batch: 0, or the negative errno. A site that goes on working behind the moment from which `open` will
+   * find the batch calls `confirmed` in that moment, so that nobody waits for the rest; it may still fail.
+   */
+  write(batch: ShipBatch, confirmed?: () => void): number;
   /** Settles what was written (folder: images synced, stage emptied): 0, or the negative errno. */
   flush(): number;
   /** Looks whether the open site is still there and still itself: 0, or the negative errno. */

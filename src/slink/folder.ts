@@ -113,7 +113,7 @@ export class FolderSite implements Site {
     }
   }
 
-  write(batch: ShipBatch): number {
+  write(batch: ShipBatch, confirmed?: () => void): number {
     const { stage } = this;
     if (stage === undefined) return this.failed(-ERRNO.ENOTCONN, 'is not open');
     const ready = this.devices.prepare(batch, () => this.moveBase());
@@ -129,6 +129,7 @@ export class FolderSite implements Site {
     if (stage.strayed()) return this.lost(stage.path);
     // Confirmed. If the images now fail, the next open finds the batch in the stage.
     batch.end(this.cursor);
+    confirmed?.();
     return this.apply(batch);
   }
 

@@ -77,7 +77,7 @@ export interface ShipperOptions {
   bandwidth?: number;
 }
 
-/** The index hears of the cursor this often while data flow; and at once when they cease. */
+/** The index hears of the cursor this often at most, and so long after data cease at the latest. */
 const CURSOR_MS = 50;
 const CURSOR_BYTES = 16 * MIB;
 
@@ -110,6 +110,8 @@ export class Shipper implements Machine {
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
   private told: { pos: number; at: number };
+  /** A batch is with the site and not confirmed. */
+  private sending = false;
   private readonly toldWindow = { open: false, known: false, at: -Infinity };
   private asked: number;
   /** Ship and flush up to here without waiting. */
@@ -380,23 +382,32 @@ export class Shipper implements Machine {
       this.noteSent(to);
       this.tellWindow(now, { from: cursor.seq, to, bytes: batch.bytes });
     }
-    const rc = site.write(batch);
+    this.sending = true;
+    const rc = site.write(batch, this.confirm);
     if (rc < 0) return this.fail(site.reason);
+    this.confirm();
+    this.noteSent();
+    this.tellCursor(this.lastWriteAt, false);
+    // While there is more to send, the next batch opens it again at once.
+    if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
+    this.buffers.sent(this.lastWriteAt);
+    return 0;
+  }
+
+  /** The site has confirmed the batch, though it may still be busy with it: who waits for that is told. */
+  private readonly confirm = (): void => {
+    if (!this.sending) return;
+    this.sending = false;
+    const { batch } = this;
     this.parts.meter?.sent(batch.bytes, batch.records);
-    batch.end(cursor);
+    batch.end(this.cursor);
     this.bandwidth.spent(batch.bytes + batch.records * RECORD_HEADER);
     this.lastWriteAt = this.parts.clock.monoMs();
     this.deferral.sent();
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(batch.bytes);
-    this.noteSent();
-    this.tellCursor(this.lastWriteAt, this.durable === cursor.seq);
-    // While there is more to send, the next batch opens it again at once.
-    if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
-    this.buffers.sent(this.lastWriteAt);
-    return 0;
-  }
+  };
 
   /** Somebody waits for a record that the site has not confirmed. */
   private get wanted(): boolean {
@@ -492,9 +503,11 @@ export class Shipper implements Machine {
   private rest(now: number): number {
     const { site } = this.parts;
     this.deferral.sent();
-    this.tellCursor(now, true);
+    this.tellCursor(now, this.hurryTo > 0 || this.parts.shared.load(SH.CLOSING) !== 0);
     this.setState('connected', '');
     let wait = this.probeAt - now;
+    // Under a sync site every single write comes to rest: each would wake main.
+    if (this.told.pos !== this.cursor.pos) wait = Math.min(wait, this.told.at + CURSOR_MS - now);
     if (site.unflushed) {
       const due = this.lastWriteAt + this.options.idleMs - now;
       if (due <= 0 || this.hurryTo > 0) {

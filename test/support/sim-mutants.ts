@@ -65,8 +65,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the shipper skips a batch now and then',
     file: 'slink/shipper',
-    find: 'const rc = site.write(batch);',
-    put: 'const rc = batch.records % 5 === 3 ? 0 : site.write(batch);',
+    find: 'const rc = site.write(batch, this.confirm);',
+    put: 'const rc = batch.records % 5 === 3 ? 0 : site.write(batch, this.confirm);',
   },
   {
     name: 'a site applies a batch before it is staged',
@@ -210,8 +210,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a cursor is told before the site has confirmed',
     file: 'slink/shipper',
-    find: 'const rc = site.write(batch);',
-    put: 'batch.end(cursor); this.tellCursor(0, true); const rc = site.write(batch);',
+    find: 'const rc = site.write(batch, this.confirm);',
+    put: 'batch.end(cursor); this.tellCursor(0, true); const rc = site.write(batch, this.confirm);',
   },
   {
     name: 'one write takes neighbours on another device with it',

@@ -52,9 +52,13 @@ export function witnessed(site: Site, has: (seq: number) => void): Site {
     if (opened.ok) has(opened.cursor.seq);
     return opened;
   };
-  site.write = (batch) => {
-    const rc = write(batch);
-    if (rc === 0) has(batch.before.seq + batch.records);
+  site.write = (batch, confirmed) => {
+    const all = (): void => has(batch.before.seq + batch.records);
+    const rc = write(batch, () => {
+      all();
+      confirmed?.();
+    });
+    if (rc === 0) all();
     return rc;
   };
   return site;

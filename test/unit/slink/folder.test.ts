@@ -177,6 +177,19 @@ describe('FolderSite', () => {
     );
   });
 
+  it('! confirms a batch when it is staged durably, and before its images are written', () => {
+    const faults = new FaultIo();
+    const site = opened(newSite(faults.io));
+    const { history } = shipped(1, site);
+    faults.names.length = 0;
+    const rc = site.write(history.begin().fill(20480, 4096).end(), () => void faults.names.push('TEST:CONFIRMED'));
+    assert.equal(rc, 0, site.reason);
+    assert.deepEqual(
+      faults.names.filter((name) => /STAGE|WRITE|CONFIRMED/.test(name)),
+      ['SITE:STAGE', 'SITE:STAGE-SYNC', 'TEST:CONFIRMED', 'SITE:WRITE'],
+    );
+  });
+
   describe('whose folder it is', () => {
     it('refuses a folder with an image and no stage, and leaves it alone', () => {
       writeFileSync(join(folder, 'disk0.img'), 'precious');
