@@ -16,6 +16,10 @@ export interface LinkCounts {
   batches: number;
   failures: number;
   opens: number;
+  /** Of its connections, 0 where a site has none. */
+  connects: number;
+  losses: number;
+  garbage: number;
 }
 
 export interface ProcessFacts {
@@ -388,6 +392,24 @@ export const METRICS: readonly Metric[] = [
     type: 'counter',
     help: 'How often the site failed, unsuccessful attempts to open it included.',
     of: perLink((link) => link.failures),
+  },
+  {
+    name: 'reptool_site_connects_total',
+    type: 'counter',
+    help: 'How often the site was connected to its server; 0 for sites that have none.',
+    of: perLink((link) => link.connects),
+  },
+  {
+    name: 'reptool_site_connections_lost_total',
+    type: 'counter',
+    help: 'How often a connection to the server of the site was lost while it was in use, or given up after an error.',
+    of: perLink((link) => link.losses),
+  },
+  {
+    name: 'reptool_site_garbage_total',
+    type: 'counter',
+    help: 'How often a connection was closed because the server of the site sent garbage.',
+    of: perLink((link) => link.garbage),
   },
   {
     name: 'reptool_messages_total',

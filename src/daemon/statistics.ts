@@ -101,6 +101,9 @@ export class Statistics {
         batches: meters.link(place, LINK_METER.BATCHES),
         failures: meters.link(place, LINK_METER.FAILURES),
         opens: meters.link(place, LINK_METER.OPENS),
+        connects: meters.link(place, LINK_METER.CONNECTS),
+        losses: meters.link(place, LINK_METER.LOSSES),
+        garbage: meters.link(place, LINK_METER.GARBAGE),
       })),
       processes: [processFacts('daemon', pids.daemon), processFacts('keeper', pids.keeper)].filter(
         (facts) => facts !== undefined,

@@ -13,7 +13,8 @@
  *   METER.REFUSED    4        committer   requests per kind that it answered with an error
  *   METER.SYNC       24       committer   histogram of the syncs of the log
  *   METER.LOG        4        committer   LOG_METER: bytes and batches written, records in them, failed calls
- *   METER.LINKS      64 × 8   shipper i   LINK_METER: bytes, records and batches confirmed, failures, openings
+ *   METER.LINKS      64 × 8   shipper i   LINK_METER: bytes, records and batches confirmed, failures, openings,
+ *                                         and of its connections: made, lost, closed for garbage
  *   METER.DEVICES    4096 × 8 data        device nr: requests and bytes per kind, taken but not always answered
  *
  * Histogram: 23 buckets of requests, not cumulative, then the sum of microseconds. Bucket i counts what took at
@@ -56,7 +57,16 @@ export const METER = { DATA, ERRORS, COMMIT, REFUSED, SYNC, LOG, LINKS, DEVICES:
 export const METER_WORDS = DEVICE + DEVICES * DEVICE_WORDS;
 
 export const LOG_METER = { BYTES: 0, BATCHES: 1, RECORDS: 2, FAILURES: 3 } as const;
-export const LINK_METER = { BYTES: 0, RECORDS: 1, BATCHES: 2, FAILURES: 3, OPENS: 4 } as const;
+export const LINK_METER = {
+  BYTES: 0,
+  RECORDS: 1,
+  BATCHES: 2,
+  FAILURES: 3,
+  OPENS: 4,
+  CONNECTS: 5,
+  LOSSES: 6,
+  GARBAGE: 7,
+} as const;
 
 /** The bucket of something that took `us` microseconds. */
 export function bucketOf(us: number): number {
@@ -233,6 +243,14 @@ export class LinkMeter {
 
   failed(): void {
     this.words[this.at + LINK_METER.FAILURES]! += 1;
+  }
+
+  /** What the site has counted of its connections by now. */
+  connections(made: number, lost: number, garbage: number): void {
+    const { words, at } = this;
+    words[at + LINK_METER.CONNECTS] = made;
+    words[at + LINK_METER.LOSSES] = lost;
+    words[at + LINK_METER.GARBAGE] = garbage;
   }
 }
 

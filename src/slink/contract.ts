@@ -93,6 +93,16 @@ export interface OpenWindow {
   bytes: number;
 }
 
+/** What became of a site's connections since its thread began. */
+export interface Connections {
+  /** How often it was connected; every time but the first is a reconnection. */
+  made: number;
+  /** How often a connection in use was lost, or given up after an error. */
+  lost: number;
+  /** How often one was closed because the other side sent what cannot be. */
+  garbage: number;
+}
+
 export type SiteOpened =
   | { ok: true; cursor: SiteCursor }
   /** `refused`: it is there and wrong; otherwise it cannot be reached just now. */
@@ -115,6 +125,8 @@ export interface Site {
   readonly preparing?: boolean;
   /** After a failure or `preparing`: when to try again, milliseconds; undefined = at the usual interval. */
   readonly againMs?: number | undefined;
+  /** Left out by sites that have no connections. */
+  readonly connections?: Connections | undefined;
   open(how: SiteOpen): SiteOpened;
   /**
    * Confirms a batch: 0, or the negative errno. A site that goes on working behind the moment from which `open` will

@@ -6,7 +6,7 @@
  * `zeroes` may still be on their way when they return; they are done after `settle`, and durable after `sync`.
  */
 import type { Mem } from '../base/mem.js';
-import type { SiteDevice } from './contract.js';
+import type { Connections, SiteDevice } from './contract.js';
 import type { RecordTarget } from './records.js';
 
 export type LegsOpened =
@@ -37,5 +37,7 @@ export interface Legs extends RecordTarget {
   probe(): number;
   /** When it is worth another try after a failure, milliseconds; undefined = the usual interval. */
   readonly againMs?: number | undefined;
+  /** Left out by legs that have none. */
+  readonly connections?: Connections;
   close(): void;
 }

@@ -10,7 +10,7 @@
 import { ERRNO } from '../base/errors.js';
 import { Mem, type IoVec } from '../base/mem.js';
 import { MIB, SECTOR } from '../base/units.js';
-import type { SiteDevice } from './contract.js';
+import type { Connections, SiteDevice } from './contract.js';
 import type { Legs, LegsOpened } from './legs.js';
 import { OP, type NbdPort } from './nbd-port.js';
 import { MAX_BLOCK, TX, type ExportFacts } from './nbd-wire.js';
@@ -48,6 +48,10 @@ export class NbdLegs implements Legs {
     this.port = port;
     this.address = address;
     this.map = map;
+  }
+
+  get connections(): Connections {
+    return this.port.work.connections;
   }
 
   target(device: string): string {

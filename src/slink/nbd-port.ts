@@ -5,12 +5,15 @@
  * SharedArrayBuffer, filled by the site's thread before `run`, read by the other one until it has answered:
  *
  *   Int32    0 answers given (Atomics.wait)   1 requests   2 ranges   3 grows while the other thread works
+ *            4 times connected   5 times a connection was lost   6 times one was closed for garbage
+ *            (4…6 are written by the thread of the sockets alone)
  *   Float64  request i: leg, command, offset, length, first range, ranges      (6 numbers)
  *   Float64  range i: address, bytes                                           (2 numbers)
  *
  * Requests begin in their order and may end in any. BARRIER: what follows begins when all before it has ended.
  */
 import type { IoVec } from '../base/mem.js';
+import type { Connections } from './contract.js';
 import type { ExportFacts } from './nbd-wire.js';
 
 export const OP = {
@@ -40,6 +43,15 @@ export class NbdWork {
     this.words = new Int32Array(this.buffer, 0, INTS);
     this.ops = new Float64Array(this.buffer, INTS * 4, WORK_OPS * OP_WORDS);
     this.ranges = new Float64Array(this.buffer, INTS * 4 + WORK_OPS * OP_WORDS * 8, WORK_RANGES * 2);
+  }
+
+  get connections(): Connections {
+    const { words } = this;
+    return { made: words[4]!, lost: words[5]!, garbage: words[6]! };
+  }
+
+  counted(what: keyof Connections): void {
+    this.words[what === 'made' ? 4 : what === 'lost' ? 5 : 6]!++;
   }
 
   get count(): number {

@@ -37,8 +37,6 @@ export class NbdSession {
   private readonly lingering = new Set<NbdConnection>();
   /** Called while something moves. */
   private readonly beat: () => void;
-  /** Connections that were closed for garbage. */
-  garbage = 0;
 
   constructor(where: NbdWhere, work: NbdWork, beat: () => void = () => {}) {
     this.where = where;
@@ -66,7 +64,10 @@ export class NbdSession {
       else if (one.reason instanceof NbdFault) fault ??= one.reason;
       else throw one.reason;
     }
-    if (fault === undefined) return { ok: true, exports: this.connections.map((c) => c.facts) };
+    if (fault === undefined) {
+      this.work.counted('made');
+      return { ok: true, exports: this.connections.map((c) => c.facts) };
+    }
     this.close();
     return { ok: false, refused: fault.refused, reason: this.tell(fault) };
   }
@@ -99,6 +100,7 @@ export class NbdSession {
       return { errno: 0, reason: '', zeroes };
     } catch (error) {
       if (!(error instanceof NbdFault)) throw error;
+      if (connections.length > 0) this.work.counted('lost');
       const reason = this.tell(error);
       this.close();
       return { errno: error.errno, reason, zeroes: 0 };
@@ -126,7 +128,8 @@ export class NbdSession {
 
   private tell(fault: NbdFault): string {
     if (!fault.garbage) return fault.message;
-    this.garbage++;
-    return this.garbage === 1 ? fault.message : `${fault.message} (${this.garbage} times so far)`;
+    this.work.counted('garbage');
+    const { garbage } = this.work.connections;
+    return garbage === 1 ? fault.message : `${fault.message} (${garbage} times so far)`;
   }
 }

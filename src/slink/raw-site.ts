@@ -21,7 +21,7 @@ import { decodeDeviceAdd, decodeDeviceResize } from '../replog/device-records.js
 import { BATCH_HEADER, REC, R_BYTES, R_DEVICE, R_TYPE, payloadSpace } from '../replog/format.js';
 import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
 import { BlankCheck } from './blank.js';
-import type { OpenWindow, Site, SiteOpen, SiteOpened } from './contract.js';
+import type { Connections, OpenWindow, Site, SiteOpen, SiteOpened } from './contract.js';
 import type { Legs } from './legs.js';
 import { TouchedRanges } from './marks.js';
 import { RawSamples } from './raw-samples.js';
@@ -88,6 +88,10 @@ export class RawSite implements Site {
     this.legs = options.legs;
     this.file = new RawStampFile(io, options.stamp);
     this.sink = new RecordSink(options.legs, this.deviceRecord);
+  }
+
+  get connections(): Connections | undefined {
+    return this.legs.connections;
   }
 
   get unflushed(): boolean {

@@ -237,6 +237,7 @@ export class Shipper implements Machine {
     const { identity, devices } = this.options;
     const create = this.fresh ? { create: { ...this.cursor } } : {};
     const opened = site.open({ identity, devices, ...create, sentBehind: this.sentBehind });
+    this.countConnections();
     this.noteSent();
     this.tellWindow(now, site.window);
     if (!opened.ok) return site.preparing === true ? this.prepare(now, opened.reason) : this.fail(opened.reason);
@@ -332,10 +333,17 @@ export class Shipper implements Machine {
     const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
     this.probeAt = now + wait;
     this.parts.meter?.failed();
+    this.countConnections();
     this.noteSent();
     this.tellWindow(now, this.parts.site.window);
     this.setState('failed', reason);
     return wait;
+  }
+
+  private countConnections(): void {
+    const { connections } = this.parts.site;
+    if (connections !== undefined)
+      this.parts.meter?.connections(connections.made, connections.lost, connections.garbage);
   }
 
   private setState(state: LinkState, reason: string): void {

@@ -21,7 +21,7 @@ function metricFacts(change: Partial<MetricFacts> = {}): MetricFacts {
     errors: [0, 1, 0, 0],
     syncs: histogram(9),
     log: { bytes: 40960, batches: 3, records: 20, failures: 0 },
-    links: [{ nr: 1, bytes: 512, records: 1, batches: 1, failures: 2, opens: 3 }],
+    links: [{ nr: 1, bytes: 512, records: 1, batches: 1, failures: 2, opens: 3, connects: 4, losses: 5, garbage: 6 }],
     processes: [{ name: 'daemon', cpuSeconds: 1.25, residentBytes: 1 << 20 }],
     messages: { ok: 1, failed: 0, invalid: 4 },
     ...change,
@@ -91,6 +91,9 @@ describe('control/metrics', () => {
     assert.equal(of('reptool_process_cpu_seconds_total', { process: 'daemon' }), 1.25);
     assert.equal(of('reptool_messages_total', { result: 'invalid' }), 4);
     assert.equal(of('reptool_site_failures_total', { site: '1' }), 2);
+    assert.equal(of('reptool_site_connects_total', { site: '1' }), 4);
+    assert.equal(of('reptool_site_connections_lost_total', { site: '1' }), 5);
+    assert.equal(of('reptool_site_garbage_total', { site: '1' }), 6);
   });
 
   it('reptool-ctl(5) lists every metric, in order, and no other', () => {
