@@ -4,9 +4,9 @@ import { runFolderOrder, runNbdOrder } from '../support/order-start.js';
 import { seedOfRun } from '../support/proc.js';
 import { needsFuse, needsLoop, needsTool } from '../support/skip.js';
 
-const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 300);
+const CUTS = Number(process.env['REPTOOL_TEST_CUTS'] ?? 1000);
 /** Of an NBD site, for each server. */
-const LINE_CUTS = Math.ceil(CUTS / 8);
+const LINE_CUTS = Math.ceil(CUTS / 25);
 
 describe('order over three devices', () => {
   before(function () {

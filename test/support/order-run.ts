@@ -7,7 +7,8 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { realIo } from '../../src/base/io.js';
 import { plainSite } from '../../src/control/config.js';
-import { recoverFolder } from '../../src/slink/recover.js';
+import { recoverFolder, type FolderReport } from '../../src/slink/recover.js';
+import { CopyIo } from './copy-io.js';
 import { PATIENCE_MS, OrderGroup, Turn } from './order-group.js';
 import { Follower, assertHolds, type OrderShape, type Prefix } from './order-history.js';
 import { CUTS, Volume, type Cut } from './order-volume.js';
@@ -15,7 +16,7 @@ import type { Mounted } from './mounted.js';
 import { describeOutcome, must, sleep, until } from './proc.js';
 
 /** Stream 0 is carried by three processes in turn; the others write by themselves, beside it. */
-const SHAPE: OrderShape = { devices: 3, blocks: 768, streams: 3 };
+const SHAPE: OrderShape = { devices: 3, blocks: 384, streams: 3 };
 /** Every so many looks at a site the command line repairs the copy, not the function behind it. */
 const BY_COMMAND = 40;
 /** A daemon is killed behind every so many cuts of other kinds (on the average): the next one costs a second of CPU. */
@@ -185,16 +186,10 @@ export class OrderRun {
   /** A copy of a site's folder, repaired: a prefix, and at least what it has confirmed. */
   private async look(site: OrderSite, folder: string, confirmed: number): Promise<Prefix> {
     const { group } = this;
-    const copy = join(this.ram, `copy${site.nr}`);
-    fs.rmSync(copy, { recursive: true, force: true });
-    await must('cp', ['-a', '--sparse=always', folder, copy], { timeoutMs: PATIENCE_MS });
-    const report = recoverFolder(realIo, copy, { write: this.looks++ % BY_COMMAND !== 0 });
+    const [report, images] =
+      this.looks++ % BY_COMMAND === 0 ? await this.repairByCommand(site, folder) : this.repair(folder);
     for (const { name, state } of report.images) assert.equal(state, 'ok', `${name} of site ${site.nr}`);
-    if (!report.written) {
-      const outcome = await this.mounted.reptool(['site', 'recover', copy], { timeoutMs: PATIENCE_MS });
-      assert.equal(outcome.status, 0, describeOutcome('reptool site recover', outcome));
-    }
-    const prefix = site.seen.look(group.images((i) => join(copy, `disk${i}.img`)));
+    const prefix = site.seen.look(images);
     assert.ok(
       report.seq >= confirmed,
       `site ${site.nr} ends at record ${report.seq}, and status said that it has confirmed all below ${confirmed}`,
@@ -202,5 +197,21 @@ export class OrderRun {
     group.assertCounted(`site ${site.nr}`, report.seq, prefix);
     assertHolds(prefix, site.prefix, `site ${site.nr}`);
     return (site.prefix = prefix);
+  }
+
+  private repair(folder: string): [FolderReport, Buffer[]] {
+    const io = new CopyIo();
+    const report = recoverFolder(io, folder, { write: true });
+    return [report, report.images.map(({ file }) => io.images.get(file)!)];
+  }
+
+  private async repairByCommand(site: OrderSite, folder: string): Promise<[FolderReport, Buffer[]]> {
+    const copy = join(this.ram, `copy${site.nr}`);
+    fs.rmSync(copy, { recursive: true, force: true });
+    await must('cp', ['-a', '--sparse=always', folder, copy], { timeoutMs: PATIENCE_MS });
+    const report = recoverFolder(realIo, copy, { write: false });
+    const outcome = await this.mounted.reptool(['site', 'recover', copy], { timeoutMs: PATIENCE_MS });
+    assert.equal(outcome.status, 0, describeOutcome('reptool site recover', outcome));
+    return [report, this.group.images((i) => join(copy, `disk${i}.img`))];
   }
 }
