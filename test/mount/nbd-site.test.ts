@@ -8,6 +8,7 @@ import type { Mounted } from '../support/mounted.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { NbdServer, SERVERS, freePort, processesOf, type ServerKind } from '../support/nbd-servers.js';
 import { must, seedOfRun, seeded } from '../support/proc.js';
+import { parseMetrics, valueOf } from '../support/prometheus.js';
 import { remapped, type Remapped } from '../support/remap.js';
 import { needsFuse, needsTool } from '../support/skip.js';
 import { siteStatus, untilSite } from '../support/status.js';
@@ -98,6 +99,11 @@ describe('nbd site', function () {
       }
       assertClean(await load, 'load while the server dies');
       await untilSite(s.m, 'the site is connected', (c) => c.state === 'connected', 40_000);
+      const metrics = parseMetrics(await s.m.control('metrics'));
+      const of = (name: string): number => valueOf(metrics, `reptool_site_${name}`, { site: '1' });
+      const [made, lost] = [of('connects_total'), of('connections_lost_total')];
+      assert.ok(lost > 0 && made > lost - 1 && made > 1, `connected ${made} times, lost ${lost} times`);
+      assert.equal(of('garbage_total'), 0);
       await same(s);
     });
 
