@@ -67,6 +67,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'slink/shipper',
     find: 'const rc = site.write(batch, this.confirm);',
     put: 'const rc = batch.records % 5 === 3 ? 0 : site.write(batch, this.confirm);',
+    seed: 1,
   },
   {
     name: 'a site applies a batch before it is staged',
