@@ -99,7 +99,9 @@ export async function mountGroup(options: MountOptions, voice: Voice): Promise<M
         return mountExisting(mountpoint, state, { ...existing, plugins }, options, voice, stop);
       if (table === undefined)
         return mountNew(mountpoint, state, newConfig(state, name, plugins, options), options, voice, stop);
-      const plan = await planTable(table, types, name, plugins, stop);
+      const plan = await planTable(table, types, name, plugins, stop).catch((error: unknown) => {
+        throw stop.aborted ? interrupted(stop, name) : error;
+      });
       return plan.logIsThere
         ? mountLog(mountpoint, state, plan.config, options, voice, stop)
         : mountNew(mountpoint, state, plan.config, options, voice, stop, { mode: table.group.log.mode as 'auto' });

@@ -18,10 +18,11 @@ import { realIo } from '../base/io.js';
 import { formatSize } from '../base/units.js';
 import type { DeviceConfig, GroupConfig } from '../control/config.js';
 import { lockHolder } from '../control/lock.js';
-import { checkSameGroup, tableConfig } from '../control/table-group.js';
+import { checkLogDevices, checkSameGroup, tableConfig } from '../control/table-group.js';
 import { parseTable, tableName, type TableGroup } from '../control/table-parse.js';
 import { listMounts } from '../fuse/mount.js';
 import type { Registry } from '../registry/registry.js';
+import { traceDevices } from '../replog/device-trace.js';
 import { inspectLog } from '../replog/logcreate.js';
 import { LogFile, headerError } from '../replog/logfile.js';
 import { SLINK } from '../slink/types.js';
@@ -127,6 +128,7 @@ export async function planTable(
   }
   if (!logIsThere && config.sites.length > 0)
     for (const device of config.devices) await checkBlank(device, source, stop);
+  if (logIsThere) await learnFromLog(config, source, stop);
   return { config, logIsThere };
 }
 
@@ -134,6 +136,22 @@ function readLog(path: string): { id: string; size: number; group: string } {
   const log = LogFile.open(realIo, path, { readOnly: true });
   log.close();
   return { id: log.super.logId, size: log.size, group: log.super.group };
+}
+
+/** What a table does not say: which numbers were used, which images have holes. Throws where the log contradicts it. */
+async function learnFromLog(config: GroupConfig, source: string, stop: AbortSignal): Promise<void> {
+  const { path } = config.log;
+  const progress = new Progress(`looking for devices in ${path}`);
+  try {
+    const trace = await traceDevices(path, { signal: stop, progress: (done, total) => progress.bytes(done, total) });
+    checkLogDevices(config, trace, source);
+  } finally {
+    progress.end();
+  }
+  for (const device of config.devices) {
+    const info = realIo.stat('APPLY:STAT', device.local);
+    if (typeof info !== 'number' && info.kind === 'file' && info.allocated < info.size) device.sparse = true;
+  }
 }
 
 function checkRoom(path: string, size: number, source: string): void {

@@ -9,6 +9,8 @@ import {
   type GroupConfig,
   type SiteConfig,
 } from './config.js';
+import type { DeviceTrace } from '../replog/device-trace.js';
+import { nextNumber } from './device-plan.js';
 import type { TableGroup } from './table-parse.js';
 
 export interface TableSetting {
@@ -64,6 +66,39 @@ export function checkSameGroup(table: TableGroup, config: GroupConfig, source: s
   for (const site of table.sites)
     for (const [key, value] of Object.entries(siteFacts(config.sites.find((s) => s.nr === site.nr)!)))
       differ(`slink ${site.nr} with ${key}`, siteFacts(site)[key]!, value);
+}
+
+/**
+ * For a log whose group.json was lost: the numbers that its records name are used, and the devices of `config`, which
+ * came from a table, must be those that the log ends with. Throws EINVAL naming the first that is not.
+ */
+export function checkLogDevices(config: GroupConfig, trace: DeviceTrace, source: string): void {
+  const fault = (nr: number, reason: string): RepError =>
+    new RepError('EINVAL', `${source}: device ${nr}${reason} (log ${config.log.path})`);
+  for (const [nr, { seq, removed, name, size, reach }] of [...trace.devices].sort(([a], [b]) => a - b)) {
+    const device = config.devices.find((d) => d.nr === nr);
+    if (device === undefined) {
+      if (removed) continue;
+      const called = name === undefined ? '' : ` with name ${name}`;
+      throw fault(nr, `${called}: the log has it since record ${seq}, the table does not; add its line`);
+    }
+    if (removed)
+      throw fault(nr, `: was removed by record ${seq} of the log, and its number stays used; leave its line out`);
+    if (name !== undefined && name !== device.name)
+      throw fault(nr, ` with name ${device.name}: the log has it with ${name}; correct the line`);
+    if (size !== undefined && size !== device.size)
+      throw fault(
+        nr,
+        ` with length ${device.size / SECTOR}: the log has it with ${size / SECTOR} since record ${seq}; correct the line`,
+      );
+    if (reach > device.size)
+      throw fault(
+        nr,
+        ` with length ${device.size / SECTOR}: the log has writes to it up to sector ${Math.ceil(reach / SECTOR)}; ` +
+          'correct the line',
+      );
+  }
+  config.nextDevice = Math.max(trace.next, nextNumber(config));
 }
 
 function deviceFacts({ name, size, local, dirtyLogs }: DeviceConfig): Record<string, string> {

@@ -1,9 +1,10 @@
 /** Site 1 goes away, comes back, is paused, is swapped: the local disk goes on, and nothing is mixed. */
 import assert from 'node:assert/strict';
-import { existsSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assertAllSame } from '../support/content.js';
 import { VERIFY, assertClean, fio, type FioArgs } from '../support/fio.js';
+import { unmountAt } from '../support/loop.js';
 import { Mounted } from '../support/mounted.js';
 import { must } from '../support/proc.js';
 import { siteStatus, statusOf, untilSite } from '../support/status.js';
@@ -82,6 +83,31 @@ describe('site 1', function () {
     assert.equal(existsSync(m.siteFolder), false, 'the folder was made anew, empty: that is no replica');
     await writeSome(m, 'after it failed');
     renameSync(away, m.siteFolder);
+    await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 40_000);
+    await assertAllSame(m);
+  });
+
+  it('! mounted over while running, confirms nothing more and says so at once; unmounted, it resumes by itself', async () => {
+    const m = (mounted = await Mounted.start(SMALL));
+    await writeSome(m, 'before');
+    await m.drain();
+    const before = await siteStatus(m);
+    await must('mount', ['-t', 'tmpfs', 'over', m.siteFolder], { timeoutMs: 10_000 });
+    await writeSome(m, 'while another file system is there');
+    // Long before the next probe.
+    const failed = await untilSite(m, 'site 1 has failed', (s) => s.state === 'failed', 6000);
+    assert.match(
+      failed.reason ?? '',
+      /site1: another folder stands there now \(renamed, or mounted over\) .*; put that back/,
+    );
+    await writeSome(m, 'after it failed');
+    // The next probe would take the empty folder for the site, if anything would.
+    await m.site('resume');
+    const refused = await untilSite(m, 'site 1 is refused', (s) => s.state === 'failed' && s.reason !== failed.reason);
+    assert.match(refused.reason ?? '', /site1/);
+    assert.equal(refused['cursor-seq'], before['cursor-seq'], 'nothing was confirmed into the folder below');
+    assert.deepEqual(readdirSync(m.siteFolder), [], 'nothing was made in the file system above');
+    await unmountAt(m.siteFolder);
     await untilSite(m, 'site 1 is connected again', (s) => s.state === 'connected', 40_000);
     await assertAllSame(m);
   });

@@ -91,6 +91,10 @@ describe('tables', () => {
     const again = await plan(mode('auto'));
     assert.equal(again.logIsThere, true);
     assert.equal(again.config.id, id);
+    assert.equal(again.config.nextDevice, 1);
+    assert.equal(again.config.devices[0]!.sparse, true, 'its image has holes');
+    fs.writeFileSync(path.join(top, 'd0'), Buffer.alloc(SIZE, 'x'));
+    assert.equal((await plan(mode('auto'))).config.devices[0]!.sparse, undefined);
     fs.writeFileSync(log, 'something else');
     assert.equal((await plan(mode('auto'))).logIsThere, false);
   });

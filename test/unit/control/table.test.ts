@@ -1,10 +1,11 @@
 /** Rules R-8 to R-18 of tables as far as they are words; what looks at files and devices is in cli/tables.test.ts. */
 import assert from 'node:assert/strict';
 import { plainDevice, plainSite, type GroupConfig, type SiteConfig } from '../../../src/control/config.js';
-import { checkSameGroup, tableConfig } from '../../../src/control/table-group.js';
+import { checkLogDevices, checkSameGroup, tableConfig } from '../../../src/control/table-group.js';
 import { parseTable, type TableGroup } from '../../../src/control/table-parse.js';
 import { tableLines } from '../../../src/control/table.js';
 import { productTypes } from '../../../src/control/types.js';
+import type { TracedDevice } from '../../../src/replog/device-trace.js';
 
 const MIB = 1024 * 1024;
 const LOG = 'ringbuffer 4 /l/log 0 auto 8192';
@@ -557,4 +558,60 @@ describe('table', () => {
         },
       );
     });
+
+  const traced = (about: Partial<TracedDevice>): TracedDevice => {
+    return { seq: 9, removed: false, name: undefined, size: undefined, reach: 0, ...about };
+  };
+  const contradictions: { title: string; nr: number; about: Partial<TracedDevice>; says: string }[] = [
+    { title: 'a removed device', nr: 0, about: { removed: true }, says: ': was removed by record 9 of the log, ' },
+    { title: 'another size', nr: 0, about: { size: 2 * MIB }, says: ' with length 2048: the log has it with 4096 ' },
+    { title: 'another name', nr: 0, about: { name: 'a' }, says: ' with name disk0: the log has it with a;' },
+    {
+      title: 'too small a size',
+      nr: 0,
+      about: { reach: MIB + 1 },
+      says: ' with length 2048: the log has writes to it ',
+    },
+    { title: 'a device less', nr: 4, about: { name: 'a' }, says: ' with name a: the log has it since record 9, ' },
+    { title: 'a device less', nr: 4, about: { reach: 4096 }, says: ': the log has it since record 9, the table does ' },
+  ];
+  const tableOne = (): GroupConfig =>
+    tableConfig(links('blockdev 1 1'), {
+      id: '0'.repeat(32),
+      name: 'g',
+      logSize: 4 * MIB,
+      plugins: [],
+      source: 'file',
+    });
+  for (const { title, nr, about, says } of contradictions)
+    it(`checkLogDevices refuses a table with ${title} (${Object.keys(about).join()})`, () => {
+      const config = tableOne();
+      const trace = { devices: new Map([[nr, traced(about)]]), next: 9 };
+      assert.throws(
+        () => checkLogDevices(config, trace, 'file'),
+        (error: Error & { errno: string }) => {
+          assert.equal(error.errno, 'EINVAL');
+          assert.ok(error.message.startsWith(`file: device ${nr}${says}`), error.message);
+          assert.match(error.message, /; (leave its line out|correct the line|add its line) \(log \/l\/log\)$/);
+          return true;
+        },
+      );
+      assert.deepEqual(config, tableOne());
+    });
+
+  it('checkLogDevices: numbers that the log or the table names are used', () => {
+    const config = tableOne();
+    const there = traced({ name: 'disk0', size: MIB, reach: MIB });
+    const devices = new Map([
+      [0, there],
+      [6, traced({ removed: true })],
+    ]);
+    checkLogDevices(config, { devices, next: 7 }, 'file');
+    assert.equal(config.nextDevice, 7);
+    checkLogDevices(config, { devices: new Map(), next: 0 }, 'file');
+    assert.equal(config.nextDevice, 7);
+    const other = tableOne();
+    checkLogDevices(other, { devices: new Map(), next: 0 }, 'file');
+    assert.equal(other.nextDevice, 1);
+  });
 });
