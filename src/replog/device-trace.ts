@@ -102,7 +102,7 @@ class Tracer {
     if (broken === undefined || reader.place.pos >= durable.pos) return;
     throw new RepError(
       'EIO',
-      `replog ${log.path}: record ${broken.seq} at byte ${broken.byte} is damaged (${broken.reason}), before the durable ` +
+      `replog ${log.path}: record ${Math.max(head.seq, broken.seq)} at byte ${broken.byte} is damaged (${broken.reason}), before the durable ` +
         `point (seq ${durable.seq}); run \`reptool replog check ${log.path}\`, and restore the file or recover a site`,
     );
   }

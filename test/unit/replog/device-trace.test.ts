@@ -22,13 +22,14 @@ function close(rig: Rig): void {
   rig.log.writeSuper({ clean: true, head: at, durable: at, checkpoint: { ...place } }, clock);
 }
 
-/** A batch of its own for each. */
-function fill(rig: Rig, bytes: number, device = 0): void {
-  for (let left = bytes; left > 0; left -= 128 * 1024) {
-    rig.write(128 * 1024, 1, 0, device);
+/** Writes of device 0, confirmed by everybody, until the log is `bytes` longer. */
+function fill(rig: Rig, bytes: number): void {
+  const end = rig.shared.logHead + bytes;
+  do {
+    rig.write(60 * 1024);
     rig.settle();
     rig.release();
-  }
+  } while (rig.shared.logHead < end);
 }
 
 function lived(): Rig {
@@ -54,6 +55,7 @@ describe('traceDevices', () => {
 
   it('tells what the records of a log that was not closed say last of each device', async () => {
     const rig = lived();
+    rig.log.writeSuper({ clean: false }, clock);
     rig.settle();
     const { devices, next } = await traceDevices(rig.log.path);
     assert.deepEqual([...devices], KNOWN);
@@ -72,7 +74,7 @@ describe('traceDevices', () => {
     add(rig, 8, 'early', MIB);
     fill(rig, 2 * rig.log.ring);
     add(rig, 3, 'late', MIB);
-    fill(rig, rig.log.ring - 2 * rig.log.segment);
+    fill(rig, rig.log.ring - 3 * rig.log.segment);
     close(rig);
     const { devices, next } = await traceDevices(rig.log.path);
     assert.deepEqual([...devices.keys()].sort(), [0, 3]);
