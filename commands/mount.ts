@@ -35,10 +35,14 @@ export default class Mount extends RepCommand {
       description: 'of a new group: what is durable when a write is acknowledged, with a flush or always',
       options: ['flush', 'write'],
     }),
+    'on-local-error': Flags.string({
+      description: 'of a new group: where local images fail, writes wait, or a site serves reads until they work again',
+      options: ['suspend', 'detach'],
+    }),
     table: Flags.string({
       description: 'make or open the group that these table lines describe; - reads standard input',
       helpValue: 'FILE',
-      exclusive: ['size', 'log-size', 'durability'],
+      exclusive: ['size', 'log-size', 'durability', 'on-local-error'],
     }),
     plugin: Flags.string({
       description: 'a file or package that brings site types, kept with the group; may be given several times',
@@ -56,7 +60,7 @@ export default class Mount extends RepCommand {
   async run(): Promise<unknown> {
     const { args, flags } = await this.parse(Mount);
     const { mountGroup } = await import('../src/cli/mounting.js');
-    const { durability } = flags;
+    const { durability, 'on-local-error': onLocalError } = flags;
     const result = await mountGroup(
       {
         dir: args.DIR,
@@ -67,6 +71,7 @@ export default class Mount extends RepCommand {
         table: flags.table,
         plugins: flags.plugin ?? [],
         durability: durability === 'flush' || durability === 'write' ? durability : undefined,
+        onLocalError: onLocalError === 'suspend' || onLocalError === 'detach' ? onLocalError : undefined,
         transport: flags.transport === 'kernel' || flags.transport === 'fuse-native' ? flags.transport : 'auto',
       },
       { say: (line) => this.say(line), quiet: this.jsonEnabled() },

@@ -19,6 +19,7 @@ import {
   loadConfig,
   saveConfig,
   type Durability,
+  type OnLocalError,
   type GroupConfig,
 } from '../control/config.js';
 import { createGroup, type CreateOptions } from '../control/create.js';
@@ -51,6 +52,7 @@ export interface MountOptions {
   readonly size: number | undefined;
   readonly logSize: number | undefined;
   readonly durability: Durability | undefined;
+  readonly onLocalError: OnLocalError | undefined;
   /** A file of table lines, or `-`. */
   readonly table: string | undefined;
   /** Files and packages, in their order. */
@@ -158,6 +160,7 @@ function groupName(options: MountOptions, table: TableText | undefined): string 
 function newConfig(state: string, name: string, plugins: string[], options: MountOptions): GroupConfig {
   const config = defaultConfig(state, randomBytes(16).toString('hex'), name);
   config.durability = options.durability ?? config.durability;
+  config.onLocalError = options.onLocalError ?? config.onLocalError;
   config.plugins = plugins;
   config.log.size = options.logSize ?? DEFAULT_LOG_SIZE;
   config.devices[0]!.size = options.size ?? DEFAULT_DEVICE_SIZE;
@@ -352,6 +355,8 @@ function refuseContradictions(options: MountOptions, config: GroupConfig, state:
     faults.push(`--log-size ${formatSize(options.logSize)}, but the log has ${formatSize(config.log.size)}`);
   if (options.durability !== undefined && options.durability !== config.durability)
     faults.push(`--durability ${options.durability}, but the group has ${config.durability}`);
+  if (options.onLocalError !== undefined && options.onLocalError !== config.onLocalError)
+    faults.push(`--on-local-error ${options.onLocalError}, but the group has ${config.onLocalError}`);
   if (faults.length > 0)
     throw usage(
       `${state}: group ${config.name} exists and was made otherwise (${faults.join('; ')}); ` +

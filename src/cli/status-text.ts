@@ -23,6 +23,11 @@ export function statusText(s: StatusJson): string {
     `  transport:${s.transport}, ${s['transport-reason']}`,
   ];
   if (s['suspended-reason'] !== null) lines.push(`  suspended: ${s['suspended-reason']}`);
+  const detached = s['local-detached'];
+  if (detached !== null)
+    lines.push(
+      `  local detached: ${detached.reason}; reads from ${detached['reads-from'] ?? 'nobody, they wait for a site'}`,
+    );
   for (const device of s.devices) lines.push(deviceLine(device));
   for (const site of s.connections) lines.push(...siteLines(site, s));
   lines.push(...logLines(s));

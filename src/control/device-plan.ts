@@ -10,7 +10,7 @@ import { RepError } from '../base/errors.js';
 import { SECTOR, formatSize } from '../base/units.js';
 import type { SiteDevice } from '../slink/contract.js';
 import { MAX_DEVICE, nameFault, type DeviceConfig, type GroupConfig } from './config.js';
-import type { ImageSpec } from '../slink/images.js';
+import type { LocalSpec } from '../slink/images.js';
 import { groupFiles } from './state.js';
 
 /** What a new image must not be: files of others, anything in folders of others. */
@@ -189,14 +189,17 @@ export function restored(config: GroupConfig, was: GroupConfig): GroupConfig {
 }
 
 /** The images that slink 0 writes to: of what is served, and of what is leaving and may have records left. */
-export function localImages(config: GroupConfig): (ImageSpec & { optional: boolean })[] {
+export function localImages(config: GroupConfig): LocalSpec[] {
   return config.devices.flatMap((d) => {
     if (d.pending?.op === 'create') return [];
     const grown = d.pending?.op === 'resize' ? { grown: d.pending.size } : {};
     const optional = d.pending?.op === 'remove';
     // A removal may have been asked for while a growth was under way.
     return [
-      { nr: d.nr, file: d.local, size: d.size, ...(optional ? { grown: Number.MAX_SAFE_INTEGER } : grown), optional },
+      {
+        ...{ nr: d.nr, name: d.name, file: d.local, size: d.size, optional },
+        ...(optional ? { grown: Number.MAX_SAFE_INTEGER } : grown),
+      },
     ];
   });
 }

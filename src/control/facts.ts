@@ -81,6 +81,15 @@ export interface StatisticsFacts {
   rates: IoRates | undefined;
 }
 
+export interface DetachedFacts {
+  /** What failed. */
+  reason: string;
+  /** Number of the site that reads come from; 0 = slink 0 still, -1 = nobody. */
+  source: number;
+  /** Why they come from nobody, or slink 0 is not detached although it fails; '' = reads are served. */
+  waits: string;
+}
+
 export interface GroupFacts {
   config: GroupConfig;
   version: string;
@@ -101,6 +110,8 @@ export interface GroupFacts {
   /** Positive errno that stopped slink 0's images, 0 = fine; and which image. */
   localError: number;
   localFile: string;
+  /** With `--on-local-error detach`: slink 0 fails, or is detached. */
+  detached: DetachedFacts | undefined;
   recovery: RecoveryStatus;
   statistics: StatisticsFacts;
   sites: SiteFacts[];
@@ -120,6 +131,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
     role: 'Primary',
     suspended: reason !== null,
     'suspended-reason': reason,
+    'local-detached': localDetached(f),
     'held-by': f.sites.filter((site) => site.waiting > 0).map((site) => holderName(site.config.nr)),
     'write-ordering': 'group',
     durability: config.durability,
@@ -166,7 +178,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
       name: d.name,
       size: d.size,
       local: d.local,
-      'disk-state': f.localError === 0 ? 'UpToDate' : 'Failed',
+      'disk-state': (f.detached?.source ?? 0) !== 0 ? 'Diskless' : f.localError === 0 ? 'UpToDate' : 'Failed',
       ...deviceCounts(f.statistics.devices.get(d.nr)),
     })),
     connections: f.sites.map((site) => siteStatus(f, site)),
@@ -204,11 +216,24 @@ export function holderName(nr: number): string {
 function suspendedReason(f: GroupFacts): string | null {
   if (f.log.error !== 0)
     return `${f.config.log.path}: writing the log failed: ${errnoText(f.log.error)}; repair it, then write "resume" to .ctl/messages`;
+  const { detached } = f;
+  if (detached !== undefined) {
+    if (detached.waits === '') return null;
+    return `slink 0: ${detached.reason}; reads and writes wait for a site that can serve reads: ${detached.waits}`;
+  }
   if (f.localError !== 0) {
     const file = f.localFile === '' ? 'the local images' : f.localFile;
     return `${file}: applying failed: ${errnoText(f.localError)}; repair it, then write "resume" to .ctl/messages`;
   }
   return null;
+}
+
+function localDetached({ detached }: GroupFacts): StatusJson['local-detached'] {
+  if (detached === undefined || detached.source === 0) return null;
+  return {
+    reason: detached.reason,
+    'reads-from': detached.source > 0 && detached.waits === '' ? `site ${detached.source}` : null,
+  };
 }
 
 function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {

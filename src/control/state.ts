@@ -10,6 +10,8 @@
  *   lock         flock: at most one process tree serves or checks the group
  *   run.json     written by the keeper: pids and mount point
  *   daemon.log   what keeper and daemon have to say
+ *   detached.json  present while slink 0 may lack more than the log's checkpoint says: its images failed, reads come
+ *                from a site (slink/detach.ts)
  *   failure.txt  the reason of the last refusal to serve
  *
  * STATE is /var/lib/reptool for root and $XDG_STATE_HOME/reptool (~/.local/state/reptool) for others.
@@ -27,6 +29,7 @@ export interface GroupFiles {
   readonly run: string;
   readonly daemonLog: string;
   readonly failure: string;
+  readonly detached: string;
   /** Present only while the group is being made: what to clear away after an interrupted creation. */
   readonly creating: string;
 }
@@ -58,6 +61,7 @@ export function groupFiles(dir: string): GroupFiles {
     run: path.join(dir, 'run.json'),
     daemonLog: path.join(dir, 'daemon.log'),
     failure: path.join(dir, 'failure.txt'),
+    detached: path.join(dir, 'detached.json'),
     creating: path.join(dir, 'creating'),
   };
 }

@@ -15,6 +15,13 @@ export interface StatusJson {
   /** Why, with the next step; null while nothing is wrong. */
   'suspended-reason': string | null;
   /** The sites that writers wait for just now: sync ones, and those beyond their fall-behind limits. */
+  /** Slink 0's images fail and reads come from a site (`--on-local-error detach`); null while slink 0 is attached. */
+  'local-detached': {
+    /** Which image, and what failed. */
+    reason: string;
+    /** `site N`; null while no site can serve them. */
+    'reads-from': string | null;
+  } | null;
   'held-by': string[];
   'write-ordering': 'group';
   durability: 'flush' | 'write';
@@ -108,7 +115,7 @@ export interface DeviceStatus {
   name: string;
   size: number;
   local: string;
-  'disk-state': 'UpToDate' | 'Failed';
+  'disk-state': 'UpToDate' | 'Failed' | 'Diskless';
   /** KiB read and written by applications, as DRBD counts them. */
   read: number;
   written: number;

@@ -10,6 +10,7 @@ import { realIo } from '../base/io.js';
 import { servedDevices } from '../control/device-plan.js';
 import { writeLocalMarks } from '../slink/local-marks.js';
 import { tailOf } from './gather.js';
+import { noteDetached } from './detached-note.js';
 import type { Serving } from './parts.js';
 import { log, within } from './workers.js';
 
@@ -67,14 +68,22 @@ export async function closeGroup(group: Serving): Promise<void> {
   const left = await within(LEAVE_MS, Promise.all(started.map((link) => link.thread.ended)));
 
   let clean = true;
+  // ! Marks would say that slink 0 has everything: the note stays, and the next mount tries it and replays.
+  const detached = !done && window.load(W.SOURCE) !== 0;
   try {
+    if (detached) throw new RepError('EIO', 'slink 0 is detached');
     // Before the superblock says "clean": behind it, the marks must be those of this very close.
     writeLocalMarks(realIo, servedDevices(opened.config), opened.config.id, tail);
     checkpointer.closeClean();
+    noteDetached(group.groupDir, undefined);
   } catch (error) {
     if (!(error instanceof RepError)) throw error;
     // Everything is in the log; the next mount replays from the last checkpoint.
     clean = false;
+    if (detached) {
+      checkpointer.ask();
+      checkpointer.step();
+    }
     log(`not marked as closed cleanly: ${error.message}`);
   }
   await opened.index.close();

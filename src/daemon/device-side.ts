@@ -1,7 +1,7 @@
 /** What the data thread of the kernel transport and the main loop of fuse-native have in common: the devices. */
 import * as fs from 'node:fs';
 import { realClock } from '../base/clock.js';
-import { ERRNO } from '../base/errors.js';
+import { ERRNO, type ErrnoName } from '../base/errors.js';
 import * as sys from '../base/sys.js';
 import { DeviceGroup } from '../device/group.js';
 import { Parking } from '../device/parking.js';
@@ -49,6 +49,15 @@ function openDevice(device: DataStart['devices'][number]): OpenDevice {
   return { nr: device.nr, size: device.size, fd, direct };
 }
 
+/** Like `openDevice`; one that cannot be opened is there without an image, and its reads wait for a site's. */
+function openPerhaps(device: DataDevice): OpenDevice {
+  try {
+    return openDevice(device);
+  } catch {
+    return { nr: device.nr, size: device.size, fd: -1, direct: -1 };
+  }
+}
+
 /** The devices as `start` says, ready for requests; `resend` where unanswered ones can be sent again. */
 export function startDevices(
   parts: DeviceParts,
@@ -64,7 +73,9 @@ export function startDevices(
     ...{ window, shared, parking, maxWrite, reply, resend },
     space: new LogSpace(window, shared, start.logRing, start.logSegment),
     clock: realClock,
-    reader: new DeviceReader(aio, start.devices.map(openDevice)),
+    reader: new DeviceReader(aio, start.devices.map(start.detach ? openPerhaps : openDevice)),
+    detach: start.detach,
+    starved: (errno) => post({ t: 'starved', errno }),
     committer: shared.bell(SH.BELL_COMMIT),
     durableWrites: start.durability === 'write',
     other: (request) => post({ t: 'req', bytes: request }, [request.buffer as ArrayBuffer]),
@@ -88,22 +99,59 @@ export function carryOut(group: DeviceGroup, message: ToDevices, post: (message:
         post({ t: 'appended', id: message.id, seq, timeUs }),
       );
     case 'open':
-      return open(reader, message.id, message.device, post);
+      return open(group, message.id, message.device, post);
     case 'resize':
       return reader.resize(message.nr, message.size);
     case 'close':
       reader.remove(message.nr);
       return reader.close(message.nr);
+    case 'source':
+      return turn(group, message, post);
+    case 'giveUp':
+      return group.source.giveUp();
   }
 }
 
-function open(reader: DeviceReader, id: number, device: DataDevice, post: (message: FromData) => void): void {
+type SourceMessage = Extract<ToDevices, { t: 'source' }>;
+
+function turn(group: DeviceGroup, message: SourceMessage, post: (message: FromData) => void): void {
+  const { offer, images, local = [] } = message;
+  const { nr } = offer;
+  let table: OpenDevice[] | undefined = images;
   try {
-    reader.add(openDevice(device));
+    table ??= openAll(local);
+  } catch (error) {
+    return post({ t: 'source', nr, taken: false, why: `cannot be opened (${codeOf(error)})` });
+  }
+  const taken = group.turnTo(offer, table);
+  post({ t: 'source', nr, taken, why: taken ? '' : 'it lacks something that has left the window' });
+}
+
+function openAll(devices: readonly DataDevice[]): OpenDevice[] {
+  const table: OpenDevice[] = [];
+  try {
+    for (const device of devices) table.push(openDevice(device));
+  } catch (error) {
+    for (const { fd, direct } of table) for (const n of [fd, direct]) if (n >= 0) fs.closeSync(n);
+    throw error;
+  }
+  return table;
+}
+
+function codeOf(error: unknown): ErrnoName {
+  const { code = 'EIO' } = error as NodeJS.ErrnoException;
+  return code in ERRNO ? (code as ErrnoName) : 'EIO';
+}
+
+function open(group: DeviceGroup, id: number, device: DataDevice, post: (message: FromData) => void): void {
+  // Reads of it would come from images that the window knows nothing of.
+  if (group.source.nr !== 0)
+    return post({ t: 'device', id, errno: 'EBUSY', message: `${device.local}: slink 0 is detached` });
+  try {
+    group.reader.add(openDevice(device));
     post({ t: 'device', id });
   } catch (error) {
-    const { code = 'EIO' } = error as NodeJS.ErrnoException;
-    const errno = code in ERRNO ? code : 'EIO';
-    post({ t: 'device', id, errno, message: `${device.local}: cannot be opened (${code})` });
+    const errno = codeOf(error);
+    post({ t: 'device', id, errno, message: `${device.local}: cannot be opened (${errno})` });
   }
 }

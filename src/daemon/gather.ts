@@ -50,6 +50,7 @@ export interface GatherParts {
   full: boolean;
   bytesPerSecond: number;
   localFile: string;
+  detached: GroupFacts['detached'];
   statistics: StatisticsFacts;
   failures: GroupFacts['failures'];
   types: GroupFacts['types'];
@@ -78,8 +79,10 @@ export function windowFacts(window: Window, shared: Shared): WindowFacts {
     const durable = window.seqOf(W.DURABLE, tail);
     const applied = window.seqOf(W.APPLIED, tail);
     const end = window.payloadEnd(window.slotAt(tail - 1));
-    const from = (seq: number): number => (seq < tail ? end - window.payloadPos(window.slotAt(seq)) : 0);
-    const used = from(head);
+    const used = head < tail ? end - window.payloadPos(window.slotAt(head)) : 0;
+    // What a detached slink 0 lacks has left the window: then it is at least all that is in there.
+    const from = (seq: number): number =>
+      seq < head ? used : seq < tail ? end - window.payloadPos(window.slotAt(seq)) : 0;
     const unapplied = from(applied);
     const undurable = from(durable);
     // Slots from head on were read: if the tail has come round to them meanwhile, they were somebody else's.
@@ -125,6 +128,7 @@ export function gather(p: GatherParts): GroupFacts {
     log: logFacts,
     localError: shared.load(SH.LOCAL_ERROR),
     localFile: p.localFile,
+    detached: p.detached,
     recovery: p.recovery,
     statistics: p.statistics,
     sites: p.links.map((link) => siteFacts(link, sight)),

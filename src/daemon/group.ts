@@ -15,6 +15,7 @@ import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
 import { firstDevices, localImages, nextNumber, servedDevices } from '../control/device-plan.js';
 import { closeGroup } from './close.js';
+import { Detaching } from './detaching.js';
 import { Devices } from './devices.js';
 import { GroupHost } from './host.js';
 import { LinkPolicies } from '../slink/policy.js';
@@ -43,6 +44,7 @@ export class Group implements Serving {
   readonly links: Link[];
   readonly checkpointer: Checkpointer;
   readonly policies: LinkPolicies;
+  readonly groupDir: string;
   private readonly config: DaemonConfig;
   private readonly view: View;
   private readonly admin: SiteAdmin;
@@ -50,6 +52,7 @@ export class Group implements Serving {
   private readonly tree: ControlTree;
   private readonly indexer: Indexer;
   private readonly devices: Devices;
+  private readonly detaching: Detaching;
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
@@ -58,6 +61,7 @@ export class Group implements Serving {
 
   constructor(config: DaemonConfig, opened: OpenGroup, threads: Threads, around: Around) {
     this.config = config;
+    this.groupDir = config.groupDir;
     this.opened = opened;
     this.threads = threads;
     this.around = around;
@@ -88,7 +92,16 @@ export class Group implements Serving {
     });
     for (const link of this.links)
       this.policies.add(link.place, linkRules(link.config), link.state, link.stale !== '', link.cursor.seq);
-    this.view = new View(config, opened, around, this.links, checkpointer, this.policies);
+    this.detaching = new Detaching({
+      ...{ groupDir: config.groupDir, opened, around, threads, links: this.links },
+      told: (site, reason) => this.readsFrom(site, reason),
+      failed: (file, reason) => {
+        this.view.failed(reason);
+        this.view.groupEvent({ 'local-disk': 'Failed' }, reason);
+      },
+      healed: () => this.view.groupEvent({ 'local-disk': 'UpToDate' }),
+    });
+    this.view = new View(config, opened, around, this.links, checkpointer, this.policies, this.detaching);
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
     this.admin = new SiteAdmin({
       ...{ groupDir: config.groupDir, opened, around, threads, checkpointer },
@@ -109,7 +122,7 @@ export class Group implements Serving {
       devices: () => servedDevices(opened.config).map((d) => d.name),
       changes: () => this.devices.changes,
       append: (type, payload) => this.append(type, 0, payload),
-      localFile: () => this.view.localFile,
+      detaching: this.detaching,
       statistics: (what) => {
         this.view.forget();
         return this.view.statistics.set(what, Date.now());
@@ -154,6 +167,8 @@ export class Group implements Serving {
       usedBelow: nextNumber(group),
       synced: opened.synced,
       redo: opened.recovered === undefined,
+      detach: group.onLocalError === 'detach',
+      logId: group.id,
     });
     threads.data.post({
       t: 'start',
@@ -162,6 +177,7 @@ export class Group implements Serving {
       reign: opened.reign,
       ...(opened.newReign === undefined ? {} : { newReign: opened.newReign }),
       resend: config.negotiated.resend,
+      detach: group.onLocalError === 'detach',
       logRing: logFile.ring,
       logSegment: logFile.segment,
     });
@@ -180,6 +196,7 @@ export class Group implements Serving {
     this.tick();
     this.pump();
     this.watchPolicies();
+    this.detaching.start();
   }
 
   /** Resolves when the shell runs its machine; rejects with what it could not begin with. */
@@ -254,6 +271,9 @@ export class Group implements Serving {
         return;
       case 'device':
         return this.devices.heard(message);
+      case 'source':
+      case 'starved':
+        return this.detaching.fromData(message);
       case 'reign':
         return this.reignBegun(message.reign, message.seq, message.timeUs);
       case 'logfull':
@@ -283,7 +303,6 @@ export class Group implements Serving {
   }
 
   private fromApply(message: FromApply): void {
-    const { view } = this;
     switch (message.t) {
       case 'device':
         return this.devices.heard(message);
@@ -292,14 +311,9 @@ export class Group implements Serving {
         this.checkpointer.noteApplied(message.place);
         this.pump();
         return this.roomMayCome();
-      case 'localError': {
-        view.localFile = message.file;
-        const reason = `${message.file}: ${message.during} failed: ${errnoText(message.errno)}`;
-        view.failed(reason);
-        return view.groupEvent({ 'local-disk': 'Failed' }, reason);
-      }
+      case 'localError':
       case 'localHealed':
-        return view.groupEvent({ 'local-disk': 'UpToDate' });
+        return this.detaching.fromApply(message);
       default:
         return;
     }
@@ -312,12 +326,16 @@ export class Group implements Serving {
         link.fresh = false;
         this.checkpointer.noteLink(linkFact(link), holdsLog(link));
         this.host.moved();
+        this.detaching.news();
         return this.roomMayCome();
+      case 'readers':
+        return this.detaching.fromShip(link, message);
       case 'state':
         if (link.state === message.state && link.reason === message.reason) return;
         link.state = message.state;
         link.reason = message.reason;
         this.linkChanged(link);
+        this.detaching.news();
         return this.host.moved();
       case 'window':
         link.window = message.window;
@@ -329,6 +347,22 @@ export class Group implements Serving {
       default:
         return;
     }
+  }
+
+  /** Events and log of a slink 0 that is detached or attached again. */
+  private readsFrom(site: number, reason: string): void {
+    const { view } = this;
+    view.forget();
+    if (site === 0) {
+      log('slink 0 is attached again');
+      return view.groupEvent({ 'local-disk': 'UpToDate', 'reads-from': 'local' });
+    }
+    view.failed(
+      site < 0
+        ? `slink 0 is detached and no site can serve reads: ${reason}`
+        : `slink 0 is detached: ${reason}; reads from site ${site}`,
+    );
+    view.groupEvent({ 'local-disk': 'Diskless', 'reads-from': site < 0 ? 'none' : `site${site}` }, reason);
   }
 
   private linkChanged(link: Link): void {
@@ -432,6 +466,7 @@ export class Group implements Serving {
     this.devices.changes.stop();
     clearTimeout(this.pumpTimer);
     clearTimeout(this.policyTimer);
+    this.detaching.stop();
     log(`closes: ${why}`);
     this.tree.close();
     void closeGroup(this).catch((error: unknown) => broken('closing', error));

@@ -10,6 +10,7 @@ import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { tailOf } from './gather.js';
 import { linkFact, holdsLog, type Link } from './links.js';
+import type { Detaching } from './detaching.js';
 import type { SiteAdmin } from './site-admin.js';
 
 export interface HostParts {
@@ -23,7 +24,7 @@ export interface HostParts {
   /** Appends a record through the data thread; resolves when it is in the log. */
   append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
   logPath: string;
-  localFile: () => string;
+  detaching: Detaching;
   statistics: (what: 'on' | 'off' | 'reset') => string;
 }
 
@@ -50,16 +51,27 @@ export class GroupHost implements MessageHost {
     return this.p.devices();
   }
 
-  createDevice(request: NewDevice, how: ChangeHow): Promise<string> {
+  async createDevice(request: NewDevice, how: ChangeHow): Promise<string> {
+    this.refuseDetached(`device ${request.name}`);
     return this.p.changes().create(request, how);
   }
 
-  resizeDevice(name: string, size: number, how: ChangeHow): Promise<string> {
+  async resizeDevice(name: string, size: number, how: ChangeHow): Promise<string> {
+    this.refuseDetached(`device ${name}`);
     return this.p.changes().resize(name, size, how);
   }
 
-  removeDevice(name: string, force: boolean, how: ChangeHow): Promise<string> {
+  async removeDevice(name: string, force: boolean, how: ChangeHow): Promise<string> {
+    this.refuseDetached(`device ${name}`);
     return this.p.changes().remove(name, force, how);
+  }
+
+  private refuseDetached(what: string): void {
+    if (!this.p.detaching.wanted) return;
+    throw new RepError(
+      'EBUSY',
+      `${what}: slink 0 is detached or failing, and devices are not changed meanwhile; repair the local images, then resume`,
+    );
   }
 
   isPaused(site: number): boolean {
@@ -122,7 +134,12 @@ export class GroupHost implements MessageHost {
     return this.p.admin.add(nr, where, words);
   }
 
-  removeSite(site: number): Promise<string> {
+  async removeSite(site: number): Promise<string> {
+    if (this.p.detaching.source === site)
+      throw new RepError(
+        'EBUSY',
+        `site ${site}: slink 0 is detached and reads come from it; repair the local images and resume, then remove it`,
+      );
     return this.p.admin.remove(site);
   }
 
@@ -142,7 +159,7 @@ export class GroupHost implements MessageHost {
   async resume(): Promise<string> {
     const { shared } = this.p;
     const hadLog = shared.load(SH.LOG_ERROR) !== 0;
-    const hadLocal = shared.load(SH.LOCAL_ERROR) !== 0;
+    const hadLocal = shared.load(SH.LOCAL_ERROR) !== 0 || this.p.detaching.source !== 0;
     const failed = this.p.links.filter((link) => link.state === 'failed' && link.stale === '');
     if (hadLog) {
       shared.bump(SH.LOG_RETRY);
@@ -154,19 +171,20 @@ export class GroupHost implements MessageHost {
     }
     for (const link of failed) link.thread.post({ t: 'retry' });
     const until = Date.now() + RESUME_MS;
-    const broken = (): boolean => shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0;
+    const detached = (): boolean => this.p.detaching.source !== 0;
+    const broken = (): boolean =>
+      shared.load(SH.LOG_ERROR) !== 0 || shared.load(SH.LOCAL_ERROR) !== 0 || (hadLocal && detached());
     while (broken() && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     const log = shared.load(SH.LOG_ERROR);
     if (log !== 0) throw this.logFailed(log);
     const local = shared.load(SH.LOCAL_ERROR);
-    if (local !== 0)
-      throw new RepError(
-        'EIO',
-        `${this.p.localFile()}: still failing: ${errnoText(local)}; repair it, then resume again`,
-      );
+    if (local !== 0) throw new RepError('EIO', `${this.p.detaching.stillFailing(local)}; repair it, then resume again`);
+    const { source } = this.p.detaching;
+    const local0 =
+      source > 0 ? `the local images catch up, reads come from site ${source} until then` : 'the local images go on';
     const done = [
       hadLog ? 'the log goes on' : '',
-      hadLocal ? 'the local images go on' : '',
+      hadLocal ? local0 : '',
       failed.length > 0 ? `${failed.map((l) => `site ${l.config.nr}`).join(', ')} tried again, see status` : '',
     ].filter(Boolean);
     return done.length === 0 ? 'nothing was suspended' : done.join('; ');

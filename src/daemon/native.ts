@@ -58,6 +58,8 @@ port.on('message', (message: ToNative) => {
     case 'open':
     case 'resize':
     case 'close':
+    case 'source':
+    case 'giveUp':
       if (group !== undefined) carryOut(group, message, post);
       return;
     case 'answer':

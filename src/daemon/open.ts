@@ -40,6 +40,7 @@ import type { SiteCursor } from '../slink/contract.js';
 import { ImageSet, openLocalImages } from '../slink/images.js';
 import { checkLocalMarks, writeLocalMarks } from '../slink/local-marks.js';
 import { replayLocal } from '../slink/replay.js';
+import { readDetached, type DetachedNote } from './detached-note.js';
 import { checkSupported } from './supported.js';
 
 /** A link as its shipper is to begin. */
@@ -72,9 +73,11 @@ export interface OpenGroup {
   synced: LogPlace;
   links: LinkStart[];
   notes: string[];
+  /** Slink 0 was noted as detached by the daemon before. */
+  detached: DetachedNote | undefined;
 }
 
-type Opened = Omit<OpenGroup, 'types'>;
+type Opened = Omit<OpenGroup, 'types' | 'detached'>;
 
 export interface OpenHooks {
   /** Called often while something takes its time, so that the watchdog sees progress. */
@@ -87,7 +90,9 @@ export function openGroup(groupDir: string, types: Registry, window: Window, hoo
   const config = loadConfig(groupDir);
   noticeStrangers(config);
   checkSupported(config, types, groupFiles(groupDir).config);
-  checkImages(config);
+  const detached = config.onLocalError === 'detach' ? readDetached(groupDir) : undefined;
+  // A window that outlived its daemon knows where reads come from.
+  if (detached === undefined && !(config.onLocalError === 'detach' && window.ready)) checkImages(config);
   const log = LogFile.open(realIo, config.log.path);
   let index: Index | undefined;
   try {
@@ -95,8 +100,9 @@ export function openGroup(groupDir: string, types: Registry, window: Window, hoo
     index = openIndex(groupFiles(groupDir).index);
     const adopt = isAdoptable(window);
     const opened = {
-      ...(adopt ? adoptWindow(config, log, index, window) : openFresh(config, log, index, window, hooks)),
+      ...(adopt ? adoptWindow(config, log, index, window) : openFresh(config, log, index, window, hooks, detached)),
       types,
+      detached,
     };
     opened.recovery.milliseconds = Math.round(performance.now() - started);
     return opened;
@@ -136,30 +142,52 @@ function checkImages(config: GroupConfig): void {
 
 // --- from the log ----------------------------------------------------------------------------------------
 
-function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Window, hooks: OpenHooks): Opened {
+function openFresh(
+  config: GroupConfig,
+  log: LogFile,
+  index: Index,
+  window: Window,
+  hooks: OpenHooks,
+  detached: DetachedNote | undefined,
+): Opened {
   hooks.beat();
   const recovered = recover(log, index);
   hooks.beat();
   const { place, checkpoint } = recovered;
-  checkLocalMarks(realIo, servedDevices(config), config.id, recovered.clean ? log.super.durable.seq : undefined);
+  const { notes } = recovered;
+  // Slink 0 was detached when the group was left: it is tried, and may be still.
+  let whole = true;
+  const orStaysDetached = (work: () => void): void => {
+    try {
+      if (whole) work();
+    } catch (error) {
+      if (!(error instanceof RepError) || detached === undefined) throw error;
+      whole = false;
+      notes.push(`slink 0 stays detached: ${error.message}`);
+    }
+  };
+  const markedSeq = recovered.clean ? log.super.durable.seq : detached === undefined ? undefined : null;
+  orStaysDetached(() => checkLocalMarks(realIo, servedDevices(config), config.id, markedSeq));
   // An image that holds what the log then loses would show a history that never was: so the log first.
   settleTail(log, recovered);
   let replayed = { records: 0, bytes: 0 };
-  if (checkpoint.seq < place.seq) {
-    const images = new ImageSet(realIo, 'APPLY');
-    try {
-      openLocalImages(images, localImages(config), nextNumber(config));
-      hooks.say(`applies ${place.seq - checkpoint.seq} records of the log to the local images`);
-      replayed = replayLocal(log, images, checkpoint, place, () => hooks.beat());
-    } finally {
-      images.close();
-    }
-  }
+  if (checkpoint.seq < place.seq)
+    orStaysDetached(() => {
+      const images = new ImageSet(realIo, 'APPLY');
+      try {
+        openLocalImages(images, localImages(config), nextNumber(config));
+        hooks.say(`applies ${place.seq - checkpoint.seq} records of the log to the local images`);
+        replayed = replayLocal(log, images, checkpoint, place, () => hooks.beat());
+      } finally {
+        images.close();
+      }
+    });
   const { reign, id } = openForAppend(log, recovered, realClock, randomBytes);
   // Only behind an open superblock: a mark without a seq and a log that says "clean" are taken for a swap.
-  writeLocalMarks(realIo, servedDevices(config), config.id, null);
+  orStaysDetached(() => writeLocalMarks(realIo, servedDevices(config), config.id, null));
   const newReign = id === undefined ? undefined : Buffer.from(id).toString('hex');
-  window.format(place);
+  const synced = whole ? place : checkpoint;
+  window.format(place, synced.seq);
   // The reign in the slot before the tail tells the next daemon whether the log still lacks the new one.
   setTailReign(window, place.seq, newReign === undefined ? reign : reign - 1, newReign !== undefined);
   return {
@@ -178,9 +206,9 @@ function openFresh(config: GroupConfig, log: LogFile, index: Index, window: Wind
     reignId: newReign ?? recovered.reignId,
     newReign,
     reignStart: newReign === undefined ? undefined : place,
-    synced: place,
+    synced,
     links: linksFrom(config, log, recovered.links, recovered.indexLost),
-    notes: recovered.notes,
+    notes,
   };
 }
 

@@ -31,6 +31,8 @@ export interface Around {
 }
 
 export interface Serving {
+  /** The group's state folder. */
+  readonly groupDir: string;
   readonly opened: OpenGroup;
   readonly threads: Threads;
   readonly around: Around;

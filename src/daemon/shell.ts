@@ -13,7 +13,8 @@ import type { SiteConfig } from '../control/config.js';
 import type { LogPlace } from '../replog/format.js';
 import type { ClosedSegment } from '../replog/segments.js';
 import type { GroupIdentity, LinkState, OpenWindow, SiteCursor, SiteDevice } from '../slink/contract.js';
-import type { ImageSpec } from '../slink/images.js';
+import type { ImageSpec, LocalSpec } from '../slink/images.js';
+import type { Readers } from '../slink/shipper.js';
 import type { SlinkAround } from '../slink/types.js';
 import type { WorkerBase } from './threads.js';
 
@@ -38,12 +39,16 @@ export interface ApplyStart {
   t: 'start';
   logPath: string;
   /** `optional`: of a device that leaves; passed over where it is not there. */
-  images: (ImageSpec & { optional: boolean })[];
+  images: LocalSpec[];
   /** Smaller numbers were used: where such a device has no image, it has left the group. */
   usedBelow: number;
   synced: LogPlace;
   /** The window was adopted: what the daemon before wrote and never synced is written again. */
   redo: boolean;
+  /** Images that cannot be opened are tried again, as those that fail. */
+  detach: boolean;
+  /** Whose images they are. */
+  logId: string;
 }
 
 export interface ShipStart {
@@ -67,7 +72,12 @@ export type ToShell =
   | { t: 'stop' }
   /** To the applier: a device comes, or may be written to up to `size`; answered by `device`. */
   | { t: 'image'; id: number; spec: ImageSpec }
-  | { t: 'grow'; id: number; nr: number; size: number };
+  | { t: 'grow'; id: number; nr: number; size: number }
+  /** To the applier: the images as they are to be opened anew while slink 0 is detached. */
+  | { t: 'images'; images: ApplyStart['images'] }
+  /** To a shipper: open the site's images for reading (answered by `readers`); they are not read any more. */
+  | { t: 'readers' }
+  | { t: 'readersGone' };
 
 export type FromShell =
   | { t: 'up' }
@@ -93,6 +103,7 @@ export type FromShip =
   | FromShell
   | { t: 'cursor'; place: SiteCursor }
   | { t: 'state'; state: LinkState; reason: string }
+  | { t: 'readers'; found: Readers | string }
   | { t: 'window'; window: OpenWindow | null };
 
 /** A machine that is ready to run, and what the shell asks it. */

@@ -86,6 +86,8 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if (message.t === 'pause') shipper.pause();
       if (message.t === 'resume') shipper.resume();
       if (message.t === 'retry') shipper.retry();
+      if (message.t === 'readers') post({ t: 'readers', found: shipper.readers() });
+      if (message.t === 'readersGone') shipper.readersGone();
       if (message.t === 'site') {
         settings = message.site;
         const { rpoMs, bandwidth } = settings;

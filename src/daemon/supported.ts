@@ -9,7 +9,6 @@ export function checkSupported(config: GroupConfig, types: Registry, file: strin
   const refuse = (word: string): never => {
     throw new RepError('EINVAL', `${file}: ${word}: not served by this version; remove it or use a newer reptool`);
   };
-  if (config.onLocalError !== 'suspend') refuse('onLocalError');
   config.sites.forEach((site, i) => {
     const type = types.peek(SLINK, site.type);
     // It may be that of a plug-in which failed to load: then the site fails, and the disks are served.

@@ -1,7 +1,9 @@
 /** Messages between the daemon's threads, and what each is born with. Everything else they share is memory. */
 import type { MessagePort } from 'node:worker_threads';
 import type { ErrnoName } from '../base/errors.js';
+import type { SourceOffer } from '../device/source.js';
 import type { RecordType } from '../replog/format.js';
+import type { SiteReader } from '../slink/contract.js';
 
 export interface WorkerBase {
   /** Buffer of replog/shared Shared. */
@@ -27,6 +29,8 @@ export interface DataStart {
   /** 32 hexadecimal digits: a reign begins with this daemon. */
   newReign?: string;
   resend: boolean;
+  /** Images that fail make requests wait for those of a site, and need not be there at the start. */
+  detach: boolean;
   logRing: number;
   logSegment: number;
 }
@@ -50,7 +54,14 @@ export type ToDevices =
   | { t: 'open'; id: number; device: DataDevice }
   | { t: 'resize'; nr: number; size: number }
   /** Of a device that was removed; one that was not is removed. */
-  | { t: 'close'; nr: number };
+  | { t: 'close'; nr: number }
+  /**
+   * Reads come from these images from now on, if they hold enough; answered by `source`. `images`: open already, and
+   * the reader's from then on; `local`: to be opened.
+   */
+  | { t: 'source'; offer: SourceOffer; images?: SiteReader[]; local?: DataDevice[] }
+  /** Nobody is expected whose images could be read. */
+  | { t: 'giveUp' };
 
 /** To the devices of the fuse-native transport, which have no kernel to be answered through. */
 export type ToNative =
@@ -74,5 +85,8 @@ export type FromData =
   | { t: 'logfull' }
   | { t: 'appended'; id: number; seq: number; timeUs: number }
   | { t: 'device'; id: number; errno?: string; message?: string }
+  | { t: 'source'; nr: number; taken: boolean; why: string }
+  /** Requests wait for images; the present ones gave this errno (positive), or are gone (0). */
+  | { t: 'starved'; errno: number }
   | { t: 'reign'; reign: number; seq: number; timeUs: number }
   | { t: 'end'; errno: number };

@@ -15,6 +15,7 @@ import type { Checkpointer } from '../replog/checkpointer.js';
 import { SH } from '../replog/shared.js';
 import type { LinkPolicies } from '../slink/policy.js';
 import { durablePos, gather, tailOf } from './gather.js';
+import type { Detaching } from './detaching.js';
 import type { Link } from './links.js';
 import type { OpenGroup } from './open.js';
 import type { Around } from './parts.js';
@@ -32,14 +33,13 @@ export class View {
   readonly statistics: Statistics;
   /** Messages so far; set by whoever takes them. */
   messages: () => MessageCounts = () => ({ ok: 0, failed: 0, invalid: 0 });
-  /** The image that failed last. */
-  localFile = '';
   private readonly config: DaemonConfig;
   private readonly opened: OpenGroup;
   private readonly around: Around;
   private readonly links: readonly Link[];
   private readonly checkpointer: Checkpointer;
   private readonly policies: LinkPolicies;
+  private readonly detaching: Detaching;
   private readonly rate: Rate;
   private readonly timeline = new Timeline();
   private readonly failures: GroupFacts['failures'] = [];
@@ -56,6 +56,7 @@ export class View {
     links: readonly Link[],
     checkpointer: Checkpointer,
     policies: LinkPolicies,
+    detaching: Detaching,
   ) {
     this.config = config;
     this.opened = opened;
@@ -63,6 +64,7 @@ export class View {
     this.links = links;
     this.checkpointer = checkpointer;
     this.policies = policies;
+    this.detaching = detaching;
     this.rate = new Rate(durablePos(around.window), Date.now());
     this.statistics = new Statistics(around.window, around.shared, Date.now());
     this.events = new EventLog(() => this.things());
@@ -156,7 +158,8 @@ export class View {
       ...{ reign: opened.reign, reignId: opened.reignId, keeper: this.keeperPid(), full: this.isFull },
       ...{
         bytesPerSecond: this.rate.bytesPerSecond,
-        localFile: this.localFile,
+        localFile: this.detaching.file,
+        detached: this.detaching.facts(),
         failures: [...this.failures],
         types: typeNames(opened.types),
       },

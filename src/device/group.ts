@@ -10,7 +10,6 @@
  * room are served as ever, the others wait there in order; what does not fit is dropped and sent again by
  * the kernel (RESEND) once there is room.
  */
-import type { Clock } from '../base/clock.js';
 import { getU64 } from '../base/codec.js';
 import { ERRNO } from '../base/errors.js';
 import type { Mem } from '../base/mem.js';
@@ -18,15 +17,16 @@ import { SECTOR } from '../base/units.js';
 import { Appender } from '../replog/appender.js';
 import { R_TIME, REC, type RecordType } from '../replog/format.js';
 import { KIND, RequestMeter, type Kind } from '../replog/meters.js';
-import { SH, type Bell, type Shared } from '../replog/shared.js';
-import type { LogSpace } from '../replog/space.js';
+import { SH, type Shared } from '../replog/shared.js';
 import { S_ANSWER, S_LINKS, S_RECORD, S_UNIQUE, W, type Window } from '../replog/window.js';
 import { Gates } from './gates.js';
-import type { DeviceReader, OpenDevice } from './reader.js';
+import { KEEP, PUNCH, ZERO, type GroupOptions, type PendingControl } from './group-options.js';
+import { UNSERVED, type DeviceReader, type OpenDevice } from './reader.js';
 import { Overlay } from './overlay.js';
 import { PARKED_HEAD, type ParkedKind, type Parking } from './parking.js';
 import type { Reply } from './reply.js';
 import { ResentRequests, isResent } from './resent.js';
+import { ReadSource, type SourceOffer } from './source.js';
 
 const O_DSYNC = 0x1000;
 /** Unwoken payload at which the committer is woken although nobody waits for a flush. */
@@ -39,42 +39,7 @@ const MOST_RECORDS = 3;
 /** Places in the flush queue that are left to flushes: writes that must wait are parked before they are used up. */
 const FLUSHES_ONLY = 1024;
 
-/** FALLOCATE modes: 1 keep size, 2 punch hole, 16 zero range. */
-const KEEP = 1;
-const PUNCH = 2;
-const ZERO = 16;
-
-export interface GroupOptions {
-  window: Window;
-  shared: Shared;
-  space: LogSpace;
-  clock: Clock;
-  reply: Reply;
-  reader: DeviceReader;
-  /** Bell of the committer. */
-  committer: Bell;
-  /** Largest WRITE that the transport was told to send. */
-  maxWrite: number;
-  /** Every write is answered when it is durable (`durability=write`). */
-  durableWrites: boolean;
-  /** Asks the kernel to send unanswered requests again; undefined where it cannot. */
-  resend: (() => void) | undefined;
-  /** Requests that are not a device's. */
-  other: (request: Uint8Array) => void;
-  /** The log has no room for the next write (once per jam). */
-  logFull: () => void;
-  parking: Parking;
-  /** Test knob: the process kills itself between publishing and answering every n-th write. */
-  dieEvery?: number;
-}
-
-interface PendingControl {
-  type: RecordType;
-  device: number;
-  payload: Uint8Array;
-  reign: number | undefined;
-  done: (seq: number, timeUs: number) => void;
-}
+export type { GroupOptions } from './group-options.js';
 
 export class DeviceGroup {
   readonly firstDeviceNode = 1024;
@@ -88,6 +53,7 @@ export class DeviceGroup {
   readonly overlay: Overlay;
   readonly reader: DeviceReader;
   readonly appender: Appender;
+  readonly source: ReadSource;
   private readonly o: GroupOptions;
   private readonly window: Window;
   private readonly shared: Shared;
@@ -127,7 +93,10 @@ export class DeviceGroup {
     this.parking = options.parking;
     this.resent = new ResentRequests(options.window);
     this.meter = new RequestMeter(options.shared.meters, options.window, options.clock);
+    this.source = new ReadSource(options.window, options.shared);
     options.reader.meter = this.meter;
+    options.reader.source = this.source;
+    options.reader.keep = (rc) => this.keep(rc);
     this.headMem = this.window.mem;
     this.bodyMem = this.window.mem;
     this.gates = new Gates(options.window, options.shared, options.clock);
@@ -161,6 +130,20 @@ export class DeviceGroup {
   beginReign(reign: number, id: Uint8Array, done: PendingControl['done']): void {
     this.controls.push({ type: REC.REIGN, device: 0, payload: id, reign, done });
     this.flushControls();
+  }
+
+  /**
+   * Reads come from these images from now on; false, and nothing changed, where they do not hold everything that has
+   * left the window. The descriptors are the reader's, or closed.
+   */
+  turnTo(offer: SourceOffer, table: readonly OpenDevice[]): boolean {
+    const { source, appender, reader } = this;
+    const fits = source.fits(offer, appender.seq, this.head) && reader.fits(table);
+    if (fits) {
+      reader.exchange(table);
+      source.take(offer);
+    } else reader.discard(table);
+    return fits;
   }
 
   // --- once per turn -------------------------------------------------------------------------------------
@@ -217,21 +200,22 @@ export class DeviceGroup {
     return (
       this.appender.hasRoom(bytes + EDGES, this.head, MOST_RECORDS) &&
       this.o.space.admits(bytes + EDGES) &&
-      this.shared.flushRoom > FLUSHES_ONLY
+      this.shared.flushRoom > FLUSHES_ONLY &&
+      !this.source.waits
     );
   }
 
   /**
    * Only this thread moves the head, and it stops at what a read in flight may still want to paint: a record
-   * never leaves before it is durable, applied, answered and of no use to anyone here.
+   * never leaves before it is durable, in the images, answered and of no use to anyone here.
    */
   private moveHead(): void {
     if (this.awaitsResent) return;
     const { window, appender } = this;
     const near = appender.seq;
-    const applied = window.seqOf(W.APPLIED, near);
+    const images = this.source.limit(near, this.head);
     const released = window.seqOf(W.RELEASED, near);
-    let head = applied < released ? applied : released;
+    let head = images < released ? images : released;
     if (this.o.reader.inFlight > 0) head = this.o.reader.leastFrom(head);
     if (this.heldSeq >= 0) {
       if (((this.shared.load(SH.FLUSH_HEAD) - this.heldUntil) | 0) >= 0) this.heldSeq = -1;
@@ -281,7 +265,7 @@ export class DeviceGroup {
       return;
     }
     const rc = this.widen(device, offset, taken);
-    if (rc < 0) return this.refuse(KIND.WRITE, rc, lo, hi);
+    if (rc < 0) return this.unserved(KIND.WRITE, rc, lo, hi);
     const start = offset - (offset % SECTOR);
     const end = Math.ceil((offset + taken) / SECTOR) * SECTOR;
     this.append(device, start, end - start, taken, durable, lo, hi);
@@ -290,7 +274,7 @@ export class DeviceGroup {
   read(node: number, offset: number, size: number, lo: number, hi: number): void {
     const device = this.device(node);
     if (device === undefined) return this.refuse(KIND.READ, -ERRNO.ENODEV, lo, hi);
-    const applied = this.window.seqOf(W.APPLIED, this.appender.seq);
+    const applied = this.source.held(this.appender.seq, this.head);
     this.o.reader.read(device, offset, size, applied, this.appender.seq, this.overlay, this.reply, lo, hi);
   }
 
@@ -323,14 +307,15 @@ export class DeviceGroup {
     if (this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.DISCARD, -ERRNO.EIO, lo, hi);
     if (this.place !== 'window') return this.park('fallocate', node, offset, length, mode, 0, lo, hi);
     const rc = this.clear(device, offset, end, kind === PUNCH ? REC.DISCARD : REC.ZEROES, lo, hi);
-    if (rc < 0) this.refuse(KIND.DISCARD, rc, lo, hi);
+    if (rc < 0) this.unserved(KIND.DISCARD, rc, lo, hi);
     else this.meter.taken(KIND.DISCARD, device.nr, end - offset);
   }
 
   lseek(node: number, offset: number, whence: number, lo: number, hi: number): void {
     const device = this.device(node);
     if (device === undefined) return this.reply.status(lo, hi, -ERRNO.ENODEV);
-    const idle = this.window.seqOf(W.APPLIED, this.appender.seq) === this.appender.seq;
+    const { source, appender } = this;
+    const idle = source.present && source.held(appender.seq, this.head) === appender.seq;
     const rc = this.o.reader.seek(device, offset, whence, idle);
     if (rc < 0) this.reply.status(lo, hi, rc);
     else this.reply.position(lo, hi, rc);
@@ -348,6 +333,27 @@ export class DeviceGroup {
   private refuse(kind: Kind, rc: number, lo: number, hi: number): void {
     this.meter.refused(kind);
     this.reply.status(lo, hi, rc);
+  }
+
+  /** A write whose ragged ends cannot be read now. */
+  private unserved(kind: Kind, rc: number, lo: number, hi: number): void {
+    if (!this.keep(rc)) this.refuse(kind, rc === UNSERVED ? -ERRNO.EIO : rc, lo, hi);
+  }
+
+  /**
+   * True for a request whose images cannot be read while others may come: it stays unanswered and is sent again
+   * then, so that the application sees a pause and no error.
+   */
+  private keep(rc: number): boolean {
+    const { source } = this;
+    const gone = rc === UNSERVED;
+    if (source.lost || this.o.resend === undefined) return false;
+    if (!gone && (this.o.detach !== true || !source.mayChange())) return false;
+    this.dropped = true;
+    if (source.stuck) return true;
+    source.stuck = !gone || !source.present;
+    this.o.starved?.(gone ? 0 : -rc);
+    return true;
   }
 
   // --- records -------------------------------------------------------------------------------------------
@@ -449,7 +455,7 @@ export class DeviceGroup {
   }
 
   private readNow(device: OpenDevice, offset: number, length: number, to: Mem, toAt: number): number {
-    const applied = this.window.seqOf(W.APPLIED, this.appender.seq);
+    const applied = this.source.held(this.appender.seq, this.head);
     return this.o.reader.readNow(device, offset, length, applied, this.appender.seq, this.overlay, to, toAt);
   }
 

@@ -8,7 +8,8 @@
  *
  * The image is read through the page cache here and by O_DIRECT in the asynchronous path, and written both
  * ways by the applier; the kernel keeps the two coherent for calls that do not overlap in time, and what does
- * overlap is still in the window.
+ * overlap is still in the window. The same holds for a site's images and its shipper, while slink 0 is detached
+ * (source.ts).
  */
 import * as fs from 'node:fs';
 import { setU64 } from '../base/codec.js';
@@ -19,6 +20,10 @@ import type { AioReader } from '../fuse/aio.js';
 import { KIND, type RequestMeter } from '../replog/meters.js';
 import { PENDING, type Overlay } from './overlay.js';
 import type { Reply } from './reply.js';
+import type { ReadSource } from './source.js';
+
+/** What the reader answers its owner, and nobody else: the images cannot be read just now. */
+export const UNSERVED = -ERRNO.EAGAIN;
 
 export interface OpenDevice {
   nr: number;
@@ -32,6 +37,11 @@ export interface OpenDevice {
 
 const SCRATCH = 2 * 1024 * 1024;
 
+function closeBoth(fd: number, direct: number): void {
+  if (fd >= 0) fs.closeSync(fd);
+  if (direct >= 0) fs.closeSync(direct);
+}
+
 export class DeviceReader {
   readonly scratch = Mem.anon(SCRATCH);
   private readonly aio: AioReader;
@@ -43,6 +53,10 @@ export class DeviceReader {
   private tail = 0;
   /** Counts what is read; set by the owner before the first read. */
   meter: RequestMeter | undefined;
+  /** Set by the owner before the first read. */
+  source!: ReadSource;
+  /** The images gave this errno (negative), or UNSERVED: true where the request is sent again when others are there. */
+  keep!: (rc: number) => boolean;
 
   constructor(aio: AioReader, devices: OpenDevice[]) {
     this.aio = aio;
@@ -72,11 +86,29 @@ export class DeviceReader {
 
   /** Closes what a device that left had open; reads under way end by themselves. */
   close(nr: number): void {
-    for (const { fd, direct } of this.leaving.filter((device) => device.nr === nr)) {
-      fs.closeSync(fd);
-      if (direct >= 0) fs.closeSync(direct);
-    }
+    for (const { fd, direct } of this.leaving.filter((device) => device.nr === nr)) closeBoth(fd, direct);
     this.leaving = this.leaving.filter((device) => device.nr !== nr);
+  }
+
+  /** True where these are images of all devices, as large as they have to be. */
+  fits(table: readonly OpenDevice[]): boolean {
+    return this.devices.every(
+      (device) => device === undefined || table.some(({ nr, size }) => nr === device.nr && size >= device.size),
+    );
+  }
+
+  /** Takes other descriptors for all devices, closes those it had. Reads in flight hold their files by themselves. */
+  exchange(table: readonly OpenDevice[]): void {
+    for (const { nr, fd, direct } of table) {
+      const device = this.devices[nr];
+      closeBoth(device?.fd ?? fd, device?.direct ?? direct);
+      if (device !== undefined) Object.assign(device, { fd, direct });
+    }
+  }
+
+  /** Closes descriptors that are not taken. */
+  discard(table: readonly OpenDevice[]): void {
+    for (const { fd, direct } of table) closeBoth(fd, direct);
   }
 
   get inFlight(): number {
@@ -115,7 +147,10 @@ export class DeviceReader {
       reply.data(lo, hi, scratch, 0, length);
       return;
     }
-    if (this.cached(device.fd, offset, length) === length) {
+    const { source } = this;
+    const mark = source.mark();
+    if (!source.present) return this.failed(UNSERVED, reply, lo, hi);
+    if (this.cached(device.fd, offset, length) === length && source.stands(mark)) {
       if (pending !== PENDING.NONE) overlay.paint(device.nr, offset, end, applied, scratch, 0);
       reply.data(lo, hi, scratch, 0, length);
       return;
@@ -126,6 +161,7 @@ export class DeviceReader {
       const slot = this.aio.queue(device.direct, offset, length);
       this.aio.device[slot] = device.nr;
       this.aio.from[slot] = applied;
+      this.aio.mark[slot] = mark;
       this.aio.uniqueLo[slot] = lo;
       this.aio.uniqueHi[slot] = hi;
       this.aio.begun[slot] = meter?.mark ?? 0;
@@ -133,13 +169,17 @@ export class DeviceReader {
       return;
     }
     const rc = this.readNow(device, offset, length, applied, tail, overlay, scratch, 0);
-    if (rc < 0) {
-      reply.status(lo, hi, rc);
-      meter?.refused(KIND.READ);
-    } else reply.data(lo, hi, scratch, 0, length);
+    if (rc < 0) this.failed(rc, reply, lo, hi);
+    else reply.data(lo, hi, scratch, 0, length);
   }
 
-  /** Reads into `to`, waiting for the disk; for the few bytes around a ragged write. 0 or a negative errno. */
+  private failed(rc: number, reply: Reply, lo: number, hi: number): void {
+    if (this.keep(rc)) return this.meter?.later();
+    reply.status(lo, hi, rc === UNSERVED ? -ERRNO.EIO : rc);
+    this.meter?.refused(KIND.READ);
+  }
+
+  /** Reads into `to`, waiting for the disk; for the few bytes around a ragged write. 0, a negative errno, or UNSERVED. */
   readNow(
     device: OpenDevice,
     offset: number,
@@ -150,14 +190,18 @@ export class DeviceReader {
     to: Mem,
     toAt: number,
   ): number {
+    const { source } = this;
+    if (!source.present) return UNSERVED;
+    const mark = source.mark();
     let done = 0;
     while (done < length) {
       const n = sys.pread(device.fd, to.addr + toAt + done, length - done, offset + done);
       if (n === -ERRNO.EINTR) continue;
-      if (n < 0) return n;
+      if (n < 0) return device.fd < 0 ? -ERRNO.EIO : n;
       if (n === 0) return -ERRNO.EIO;
       done += n;
     }
+    if (!source.stands(mark)) return UNSERVED;
     if (applied < tail) overlay.paint(device.nr, offset, offset + length, applied, to, toAt);
     return 0;
   }
@@ -187,8 +231,13 @@ export class DeviceReader {
     const hi = aio.uniqueHi[slot]!;
     const length = aio.length[slot]!;
     const result = aio.result[slot]!;
-    if (result !== length) {
-      reply.status(lo, hi, result < 0 ? result : -ERRNO.EIO);
+    const { source } = this;
+    const mark = aio.mark[slot]!;
+    if (result !== length || !source.stands(mark)) {
+      // Images that are no longer the source gave an error, or could not be read to the end: the new ones are asked.
+      const rc = mark !== source.mark() || result === length ? UNSERVED : result < 0 ? result : -ERRNO.EIO;
+      if (this.keep(rc)) return;
+      reply.status(lo, hi, rc === UNSERVED ? -ERRNO.EIO : rc);
       this.meter?.failed(KIND.READ);
       return;
     }

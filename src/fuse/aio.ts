@@ -36,9 +36,10 @@ export class AioReader {
   readonly length: Float64Array;
   /** Bytes between the start of what was read and the first byte that was asked for. */
   readonly lead: Float64Array;
-  /** Free words for the owner: device, seq threshold, unique low and high, when it began. */
+  /** Free words for the owner: device, seq threshold, mark of the images, unique low and high, when it began. */
   readonly device: Float64Array;
   readonly from: Float64Array;
+  readonly mark: Float64Array;
   readonly uniqueLo: Float64Array;
   readonly uniqueHi: Float64Array;
   readonly begun: Float64Array;
@@ -69,6 +70,7 @@ export class AioReader {
     this.lead = new Float64Array(slots);
     this.device = new Float64Array(slots);
     this.from = new Float64Array(slots);
+    this.mark = new Float64Array(slots);
     this.uniqueLo = new Float64Array(slots);
     this.uniqueHi = new Float64Array(slots);
     this.begun = new Float64Array(slots);

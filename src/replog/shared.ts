@@ -24,6 +24,10 @@
  *   SYNC         main       two words, links that every write and flush waits for (subset of GATES)
  *   LIMITED      main       two words, links whose fall-behind limits count now (subset of GATES)
  *   LINK_SEQ     shipper i  low 32 bits of the seq below which the site has confirmed everything
+ *   HELD         shipper i  low 32 bits of the seq below which everything is in the site's images; a folder confirms what
+ *                           it has staged (LINK_SEQ) before that
+ *   IMAGES       shipper i  odd while the site's images hold everything below HELD and nothing older is written to them;
+ *                           grows when the site has been opened, and before it may be opened again
  *   SWITCHES     data       per link, how often it went beyond its limits and back: odd = beyond, writes wait for it
  *
  * Float64 words (all but LOG_HEAD are per link):
@@ -74,9 +78,11 @@ export const SH = {
   LIMITED: 26,
   /** Bell of link thread i stands at BELL_LINKS + 2·i. */
   BELL_LINKS: 64,
-  /** Link i has LINK_SEQ + i and SWITCHES + i. */
+  /** Link i has LINK_SEQ + i, SWITCHES + i, IMAGES + i and HELD + i. */
   LINK_SEQ: 192,
   SWITCHES: 256,
+  IMAGES: 320,
+  HELD: 384,
 } as const;
 
 /** Places for links that are served at once; a set of them is two words of bits. */
@@ -159,6 +165,11 @@ export class Shared {
   /** Everything below is confirmed by the link at `place`, seen from a full seq nearby. */
   linkSeq(place: number, near: number): number {
     return near + ((Atomics.load(this.words, SH.LINK_SEQ + place) - near) | 0);
+  }
+
+  /** Everything below is in the images of the site whose link is at `place`. */
+  heldSeq(place: number, near: number): number {
+    return near + ((Atomics.load(this.words, SH.HELD + place) - near) | 0);
   }
 
   /**

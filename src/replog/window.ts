@@ -10,11 +10,15 @@
  *
  *   word        writer     meaning
  *   TAIL        data       number of the next record; everything below is in the log
- *   HEAD        data       oldest record still held here: head = min(applied, released), never ahead of it
+ *   HEAD        data       oldest record still held here: head = min(images, released), never ahead of it; images =
+ *                          what is in the images that SOURCE names, and APPLIED unless AWAY
  *   DURABLE     committer  everything below is in the log's file and synced
  *   RELEASED    committer  durable, and everyone who waited for it was answered
  *   APPLIED     applier    everything below is on slink 0's images (not necessarily synced there)
  *   DOUBT       applier    1 from a failed sync of slink 0's images until one has succeeded
+ *   SOURCE      data       whose images reads come from, below what the window holds: 0 = slink 0's, n = site n's,
+ *                          -1 = nobody's yet (a window that was formatted while slink 0's images lacked something)
+ *   AWAY        applier    1 while it reads the log only and HEAD may pass APPLIED; 0 = it reads the window
  *   BEAT_DATA   data       grows while the loop turns (watchdog)
  *   BEAT_MAIN   main       grows while the event loop turns (watchdog)
  *   BORN        keeper     how many daemons were started on this window
@@ -23,7 +27,12 @@
  *   LINKS       main       64 words: number of the site whose link has place i, 0 = free. A place is what a bit of
  *                          S_LINKS means, so it must outlive the daemon as those do.
  *
- *   invariant: head <= applied <= durable <= tail, head <= released <= durable, tail - head <= slots - 2
+ *   invariant: head <= images <= durable <= tail, head <= released <= durable, tail - head <= slots - 2,
+ *   and head <= applied unless SOURCE != 0 and AWAY = 1.
+ *
+ *   AWAY and SOURCE are each stored before the other is looked at: the data thread lets HEAD pass APPLIED only where it
+ *   finds AWAY = 1 behind its own SOURCE, and the applier touches the window only where it finds SOURCE = 0 behind its
+ *   own AWAY = 0. Whichever comes first, one of them sees the other.
  *
  * Slot (128 bytes):
  *    0  64  the FUSE request header as it was read; afterwards its dead parts are used again:
@@ -57,6 +66,8 @@ export const W = {
   RELEASED: 11,
   APPLIED: 12,
   DOUBT: 13,
+  SOURCE: 14,
+  AWAY: 15,
   BEAT_DATA: 16,
   BEAT_MAIN: 17,
   BORN: 18,
@@ -176,8 +187,11 @@ export class Window {
     return this.dv.getUint16(slot + S_RECORD + R_MAGIC, true) === RECORD_MAGIC && this.recordSeq(slot) === seq;
   }
 
-  /** Starts an empty window whose next record continues the log at `place`. */
-  format(place: LogPlace): void {
+  /**
+   * Starts an empty window whose next record continues the log at `place`; `applied` where slink 0's images lack
+   * something before that, and are not read.
+   */
+  format(place: LogPlace, applied = place.seq): void {
     const slot = this.slotAt(place.seq - 1);
     const { dv, words } = this;
     Atomics.store(words, W.READY, 0);
@@ -188,7 +202,10 @@ export class Window {
     setU64(dv, slot + S_RECORD + R_TIME, place.time);
     dv.setUint32(slot + S_RECORD + R_CHAIN, place.chainLo, true);
     dv.setUint32(slot + S_RECORD + R_CHAIN + 4, place.chainHi, true);
-    for (const word of [W.TAIL, W.HEAD, W.DURABLE, W.RELEASED, W.APPLIED]) this.storeSeq(word, place.seq);
+    for (const word of [W.TAIL, W.HEAD, W.DURABLE, W.RELEASED]) this.storeSeq(word, place.seq);
+    this.storeSeq(W.APPLIED, applied);
+    this.store(W.SOURCE, applied === place.seq ? 0 : -1);
+    for (const word of [W.DOUBT, W.AWAY]) this.store(word, 0);
     words[W.SLOTS] = this.shape.slots;
     words[W.RING_PAGES] = this.shape.ring / 4096;
     words[W.MAGIC] = WINDOW_MAGIC;

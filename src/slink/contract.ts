@@ -86,6 +86,16 @@ export interface SiteOpen {
   sentBehind?(from: SiteCursor, visit: (mem: Mem, headers: number, count: number) => void): boolean;
 }
 
+/** An image of a site, open for reading: as device/reader takes it. */
+export interface SiteReader {
+  nr: number;
+  /** Bytes of the device, as the site knows it. */
+  size: number;
+  fd: number;
+  /** With O_DIRECT; -1 where the file system has none. */
+  direct: number;
+}
+
 /** Records [from, to) were sent, or are being sent, and are not confirmed; `bytes` of payload, 0 = not known. */
 export interface OpenWindow {
   from: number;
@@ -139,5 +149,10 @@ export interface Site {
   probe(): number;
   /** Nothing has come for a while: memory that the next call can have again is given back. */
   rest?(): void;
+  /**
+   * New descriptors of its images for those who read them, or why there are none. Left out by types whose images this
+   * machine cannot read by descriptors, or whose images may lack something that they have confirmed.
+   */
+  readers?(): SiteReader[] | string;
   close(): void;
 }

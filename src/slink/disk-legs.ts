@@ -8,7 +8,7 @@
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
 import type { Io } from '../base/io.js';
 import type { IoVec, Mem } from '../base/mem.js';
-import type { SiteDevice } from './contract.js';
+import type { SiteDevice, SiteReader } from './contract.js';
 import { ImageSet, imageFailure } from './images.js';
 import type { Legs, LegsOpened } from './legs.js';
 import { takenBy, type Taken } from './same-disk.js';
@@ -123,6 +123,10 @@ export class DiskLegs implements Legs {
     if (strayed === undefined) return 0;
     this.reason = `${strayed.file}: the path no longer leads to what this site opened; put it back`;
     return -ERRNO.ENXIO;
+  }
+
+  readers(): SiteReader[] | string {
+    return this.images.readers();
   }
 
   close(): void {

@@ -16,7 +16,7 @@ import type { Io } from '../base/io.js';
 import { MIB, formatSize } from '../base/units.js';
 import { BATCH_HEADER } from '../replog/format.js';
 import { SHIP_BYTES, type ShipBatch } from './batch.js';
-import type { Site, SiteCursor, SiteDevice, SiteOpen, SiteOpened } from './contract.js';
+import type { Site, SiteCursor, SiteDevice, SiteOpen, SiteOpened, SiteReader } from './contract.js';
 import { FolderDevices, imagePath, newStampDevice } from './folder-devices.js';
 import { ImageSet, imageFailure } from './images.js';
 import { Marks, TouchedRanges } from './marks.js';
@@ -169,6 +169,11 @@ export class FolderSite implements Site {
 
   rest(): void {
     this.sink.release();
+  }
+
+  /** A batch is in the images when `write` returns, and `open` puts what is staged into them. */
+  readers(): SiteReader[] | string {
+    return this.stage === undefined ? `${this.folder}: is not open` : this.images.readers();
   }
 
   close(): void {

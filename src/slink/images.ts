@@ -22,10 +22,12 @@ import {
   O_CREAT,
   O_DIRECT,
   O_EXCL,
+  O_RDONLY,
   O_RDWR,
 } from '../base/sys.js';
 import { BLOCK, KIB, MIB, SECTOR, formatSize } from '../base/units.js';
 import { WriteList } from '../base/writelist.js';
+import type { SiteReader } from './contract.js';
 
 /** Runs from this size on go past the page cache (prototype: best of 16, 64 and 256 KiB). */
 export const DIRECT_FROM = 64 * KIB;
@@ -441,6 +443,27 @@ export class ImageSet {
     return this.io.getXattr(this.calls.xattr, image.fd, name);
   }
 
+  /** Opens all images once more, for reading: descriptors that are the caller's, or why not. */
+  readers(): SiteReader[] | string {
+    const { io, calls } = this;
+    const list: SiteReader[] = [];
+    const giveBack = (why: string): string => {
+      for (const { fd, direct } of list) for (const n of [fd, direct]) if (n >= 0) io.close(calls.close, n);
+      return why;
+    };
+    for (const image of this.byNr.values()) {
+      if (image.retired) continue;
+      const fd = io.open(calls.open, image.file, O_RDONLY);
+      if (fd < 0) return giveBack(`${image.file}: cannot be opened for reading: ${errnoText(fd)}`);
+      const direct = image.directFd < 0 ? -1 : io.open(calls.open, image.file, O_RDONLY | O_DIRECT);
+      list.push({ nr: image.nr, size: image.size, fd, direct: Math.max(direct, -1) });
+      const info = io.info(calls.open, fd);
+      if (typeof info === 'number' || info.id !== image.id)
+        return giveBack(`${image.file}: the path no longer leads to the image that is written`);
+    }
+    return list;
+  }
+
   /** The image whose path no longer leads to the file that is open, or undefined. */
   strayed(): Image | undefined {
     for (const image of this.byNr.values()) {
@@ -531,17 +554,20 @@ function mismatch(spec: ImageSpec, info: FileInfo): RepError | undefined {
   return undefined;
 }
 
+/** An image of slink 0; `name` of its device. */
+export interface LocalSpec extends ImageSpec {
+  name: string;
+  /** Of a device that is leaving. */
+  optional: boolean;
+}
+
 /**
  * Opens slink 0's images; throws RepError. Numbers below `usedBelow` that have none are of devices that have left.
  * An `optional` image is of one that is leaving: without it, what is left for it is passed over.
  */
-export function openLocalImages(
-  images: ImageSet,
-  specs: readonly (ImageSpec & { optional: boolean })[],
-  usedBelow: number,
-): void {
+export function openLocalImages(images: ImageSet, specs: readonly LocalSpec[], usedBelow: number): void {
   images.usedBelow = usedBelow;
-  for (const { optional, ...spec } of specs) {
+  for (const { optional, name: _name, ...spec } of specs) {
     try {
       images.open(spec);
     } catch (error) {

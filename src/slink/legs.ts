@@ -6,7 +6,7 @@
  * `zeroes` may still be on their way when they return; they are done after `settle`, and durable after `sync`.
  */
 import type { Mem } from '../base/mem.js';
-import type { Connections, SiteDevice } from './contract.js';
+import type { Connections, SiteDevice, SiteReader } from './contract.js';
 import type { RecordTarget } from './records.js';
 
 export type LegsOpened =
@@ -39,5 +39,7 @@ export interface Legs extends RecordTarget {
   readonly againMs?: number | undefined;
   /** Left out by legs that have none. */
   readonly connections?: Connections;
+  /** As in the contract of a site; left out where legs cannot be read by descriptors. */
+  readers?(): SiteReader[] | string;
   close(): void;
 }

@@ -28,8 +28,16 @@ interface Mark {
   seq: number | null;
 }
 
-/** Throws EINVAL where an image is not the one that this log left there; `seq` undefined = not closed cleanly. */
-export function checkLocalMarks(io: Io, images: readonly LocalImage[], logId: string, seq: number | undefined): void {
+/**
+ * Throws EINVAL where an image is not the one that this log left there. `seq`: where a clean close left it; null = it
+ * was never closed since it was opened, undefined = that is not known.
+ */
+export function checkLocalMarks(
+  io: Io,
+  images: readonly LocalImage[],
+  logId: string,
+  seq: number | null | undefined,
+): void {
   for (const image of images) {
     const mark = readMark(io, image.local);
     if (mark === 'unsupported') continue;
@@ -42,11 +50,13 @@ export function checkLocalMarks(io: Io, images: readonly LocalImage[], logId: st
   }
 }
 
-function judge(mark: Mark | undefined, image: LocalImage, logId: string, seq: number | undefined): string {
+function judge(mark: Mark | undefined, image: LocalImage, logId: string, seq: number | null | undefined): string {
   if (mark === undefined) return 'was exchanged for another file: it does not carry the mark of this group';
   if (mark.log !== logId) return `belongs to another group (log ${mark.log})`;
   if (mark.device !== image.nr) return `is that of device ${mark.device}`;
-  if (seq !== undefined && mark.seq !== seq)
+  if (seq === null && mark.seq !== null)
+    return `is of another time: it was closed at record ${mark.seq - 1}, and this group has been open since`;
+  if (seq !== undefined && seq !== null && mark.seq !== seq)
     return `is of another time: it was left at record ${mark.seq === null ? 'unknown (a copy of a group in use)' : mark.seq - 1}, the log at ${seq - 1}`;
   return '';
 }

@@ -21,7 +21,7 @@ import { decodeDeviceAdd, decodeDeviceResize } from '../replog/device-records.js
 import { BATCH_HEADER, REC, R_BYTES, R_DEVICE, R_TYPE, payloadSpace } from '../replog/format.js';
 import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
 import { BlankCheck } from './blank.js';
-import type { Connections, OpenWindow, Site, SiteOpen, SiteOpened } from './contract.js';
+import type { Connections, OpenWindow, Site, SiteOpen, SiteOpened, SiteReader } from './contract.js';
 import type { Legs } from './legs.js';
 import { TouchedRanges } from './marks.js';
 import { RawSamples } from './raw-samples.js';
@@ -67,6 +67,8 @@ export class RawSite implements Site {
 
   private readonly clock: Clock;
   private readonly options: RawSiteOptions;
+  /** What was flushed and stamped is on the legs, whatever a failed call left there of newer records. */
+  readonly readers?: () => SiteReader[] | string;
   private readonly legs: Legs;
   private readonly file: RawStampFile;
   private readonly sink: RecordSink;
@@ -85,7 +87,10 @@ export class RawSite implements Site {
     this.clock = clock;
     this.options = options;
     this.type = options.type;
-    this.legs = options.legs;
+    const { legs } = options;
+    this.legs = legs;
+    if (legs.readers !== undefined)
+      this.readers = () => (this.ready ? legs.readers!() : `${this.file.path}: is not open`);
     this.file = new RawStampFile(io, options.stamp);
     this.sink = new RecordSink(options.legs, this.deviceRecord);
   }

@@ -13,69 +13,22 @@
  * When: it gathers for up to `rpoMs`, unless somebody waits for what it would send (WANTED), and never sends more
  * than the bandwidth allows, whoever waits. What is confirmed it publishes in the words of its place (LINK_SEQ).
  */
-import type { Clock, Machine } from '../base/clock.js';
+import type { Machine } from '../base/clock.js';
 import { getU64 } from '../base/codec.js';
 import { assert, errnoText } from '../base/errors.js';
 import { MIB } from '../base/units.js';
 import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, RECORD_HEADER, payloadSpace } from '../replog/format.js';
-import type { LogFile } from '../replog/logfile.js';
-import type { LinkMeter } from '../replog/meters.js';
 import { READ } from '../replog/reader.js';
-import { SH, SHF, type Bell, type Shared } from '../replog/shared.js';
-import { S_RECORD, W, type Window } from '../replog/window.js';
+import { SH, SHF, type Bell } from '../replog/shared.js';
+import { S_RECORD, W } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
 import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
-import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteOpen } from './contract.js';
+import type { LinkState, OpenWindow, SiteCursor, SiteOpen } from './contract.js';
 import { Deferral, type DeferOptions } from './deferral.js';
+import type { Readers, ShipperOptions, ShipperParts } from './ship-parts.js';
 import { ShipBuffers } from './ship-buffers.js';
 
-export interface ShipperEvents {
-  /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
-  cursor(place: SiteCursor): void;
-  /** The state or its reason changed. */
-  state(state: LinkState, reason: string): void;
-  /**
-   * A site that can have an open window was looked at, or sends: now and then, for how much is on its way. What the
-   * window is at any moment stands in the words LINK_SEQ and SENT.
-   */
-  window?(window: OpenWindow | null): void;
-  /** It has been at rest for a while, after being opened or having sent something. */
-  rests?(): void;
-}
-
-export interface ShipperParts {
-  window: Window;
-  shared: Shared;
-  clock: Clock;
-  log: LogFile;
-  site: Site;
-  events: ShipperEvents;
-  /** Counts for metrics. */
-  meter?: LinkMeter;
-}
-
-export interface ShipperOptions {
-  identity: GroupIdentity;
-  /** What a site that is made starts with: the devices at the beginning of history; the log tells the rest. */
-  devices: readonly SiteDevice[];
-  /** What the index knows of the link; the site may be ahead of it, never behind. */
-  cursor: SiteCursor;
-  /** True for a link that has never been open: the site may be made at `cursor`. */
-  fresh: boolean;
-  /** Place of the link among those that are served: which words are its own. */
-  place: number;
-  paused?: boolean;
-  /** How long an async site may wait for a larger batch; 0 sends at once. Default 100. */
-  rpoMs?: number;
-  /** Lets the site lag beyond `rpoMs` while the group is busy and the log has room; left out: never. */
-  defer?: DeferOptions;
-  /** How often a site that failed is tried again, and one that is open is looked at. Default 15 000. */
-  probeMs?: number;
-  /** Idle time after which the site is flushed. Default 1000. */
-  idleMs?: number;
-  /** Bytes per second that are sent at most; 0 = unlimited, the default. */
-  bandwidth?: number;
-}
+export type { Readers, ShipperOptions, ShipperParts } from './ship-parts.js';
 
 /** The index hears of the cursor this often at most, and so long after data cease at the latest. */
 const CURSOR_MS = 50;
@@ -100,6 +53,8 @@ export class Shipper implements Machine {
   private opened = false;
   private paused: boolean;
   private fresh: boolean;
+  /** Reads of the group come from the site's images: what it lacks is kept in the window. */
+  private read = false;
   private durable: number;
   private durablePos: number;
   /** DURABLE as the last step found it. */
@@ -221,8 +176,29 @@ export class Shipper implements Machine {
     return this.rest(now);
   }
 
+  /**
+   * Descriptors of the site's images for reading, opened here since that may hang; or why there are none. They may be
+   * read as long as IMAGES of this link is `epoch`, and hold everything below its HELD.
+   */
+  readers(): Readers | string {
+    const { site, shared } = this.parts;
+    if (site.readers === undefined) return `images of type ${site.type} cannot be read here`;
+    if (!this.opened) return 'it is not open';
+    const images = site.readers();
+    if (typeof images === 'string') return images;
+    // From now on somebody may wait for every record: nothing is put off any more.
+    this.read = true;
+    return { images, epoch: shared.load(SH.IMAGES + this.options.place) };
+  }
+
+  /** Nobody reads them any more. */
+  readersGone(): void {
+    this.read = false;
+  }
+
   /** Ends the work with the site; what is confirmed stays confirmed. */
   close(): void {
+    this.imagesHold(false);
     if (this.opened && this.parts.site.unflushed) this.parts.site.flush();
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
@@ -235,6 +211,7 @@ export class Shipper implements Machine {
   private tryOpen(now: number): number {
     const { site } = this.parts;
     const { identity, devices } = this.options;
+    this.imagesHold(false);
     const create = this.fresh ? { create: { ...this.cursor } } : {};
     const opened = site.open({ identity, devices, ...create, sentBehind: this.sentBehind });
     this.countConnections();
@@ -251,6 +228,7 @@ export class Shipper implements Machine {
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(0);
+    this.imagesHold(true);
     this.probeAt = now + this.options.probeMs;
     this.setState('connected', '');
     this.tellCursor(now, true);
@@ -324,6 +302,7 @@ export class Shipper implements Machine {
   }
 
   private fail(reason: string): number {
+    this.imagesHold(false);
     // What was confirmed before stays confirmed.
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
@@ -358,7 +337,7 @@ export class Shipper implements Machine {
   private ship(now: number): number {
     const { durablePos, cursor, deferral } = this;
     const { shared } = this.parts;
-    if (this.hurryTo > cursor.seq || this.wanted || shared.load(SH.CLOSING) !== 0) deferral.stop();
+    if (this.hurryTo > cursor.seq || this.wanted || this.read || shared.load(SH.CLOSING) !== 0) deferral.stop();
     else {
       const wait = deferral.wait(now, durablePos, durablePos - cursor.pos, durablePos - shared.logHead);
       if (wait > 0) return wait;
@@ -394,6 +373,7 @@ export class Shipper implements Machine {
     const rc = site.write(batch, this.confirm);
     if (rc < 0) return this.fail(site.reason);
     this.confirm();
+    this.imagesHold(true);
     this.noteSent();
     this.tellCursor(this.lastWriteAt, false);
     // While there is more to send, the next batch opens it again at once.
@@ -435,6 +415,16 @@ export class Shipper implements Machine {
     const before = shared.linkSeq(place, near);
     shared.store(SH.LINK_SEQ + place, near | 0);
     if (floatView[SHF.WANTED + place]! > before) this.committer.ring();
+  }
+
+  /** IMAGES and HELD: odd while the site is open. Even before anything may be written to it that is not new. */
+  private imagesHold(hold: boolean): void {
+    const { shared } = this.parts;
+    const word = SH.IMAGES + this.options.place;
+    const now = shared.load(word);
+    // Behind what was staged and is not in the images the old place stands until the site was opened again.
+    if (hold) shared.store(SH.HELD + this.options.place, this.cursor.seq | 0);
+    if (((now & 1) === 1) !== hold) shared.store(word, (now + 1) | 0);
   }
 
   /** Payload position behind record `seq - 1`; -1 where that has left the window. */

@@ -206,7 +206,7 @@ describe('mount --table', function () {
     empty('d5');
     fs.writeFileSync(local('log'), '');
     // The daemon refuses what is in the folder of the site only when it looks: a setting that is not served.
-    await refused(two().replace('blockdev 2 0 async', 'blockdev 3 0 async on-local-error=detach'), /onLocalError/);
+    await refused(two().replace('blockdev 2 1 async', 'blockdev 3 1 async ack=received'), /ack "received"/);
     const head = Buffer.alloc(8192);
     const fd = fs.openSync(local('log'), 'r');
     fs.readSync(fd, head, 0, 8192, 0);

@@ -1,7 +1,7 @@
 /**
- * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies | --deferral] [--verbose]
+ * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies | --deferral | --detach] [--verbose]
  * [--trace]`: runs the simulator from a seed and prints what it met. With --policies sites have policies and may hold
- * writers, with --deferral shippers put their work off. Without --seed it takes seeds from the clock until the minutes
+ * writers, with --deferral shippers put their work off, with --detach the local images fail. Without --seed it takes seeds from the clock until the minutes
  * are over.
  */
 import { parseArgs } from 'node:util';
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     'every-io': { type: 'string' },
     policies: { type: 'boolean', default: false },
     deferral: { type: 'boolean', default: false },
+    detach: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -64,6 +65,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     steps,
     policies: values.policies,
     deferral: values.deferral,
+    detach: values.detach,
     traceCalls: values.trace,
   });
   total.merge(result.coverage);
@@ -74,7 +76,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
-    const also = values.policies ? ' --policies' : values.deferral ? ' --deferral' : '';
+    const also = values.policies ? ' --policies' : values.deferral ? ' --deferral' : values.detach ? ' --detach' : '';
     console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}${also}`);
     process.exit(1);
   }

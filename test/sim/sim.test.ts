@@ -12,7 +12,7 @@ describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number, mode?: 'policies' | 'deferral'): Promise<void> {
+  async function holds(seed: number, mode?: 'policies' | 'deferral' | 'detach'): Promise<void> {
     const result = await runSeed({ seed, steps: STEPS, ...(mode === undefined ? {} : { [mode]: true }) });
     seen.merge(result.coverage);
     await collect();
@@ -39,6 +39,10 @@ describe('simulator', function () {
     for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), MODES[i % MODES.length]);
   });
 
+  for (const seed of [104, 105, 108, 111, 117, 123])
+    it(`keeps its promises under seed ${seed} while the local images fail and slink 0 is detached`, () =>
+      holds(seed, 'detach'));
+
   it('has met what it is there to meet', () => {
     const wanted = [
       ...['death: daemon', 'death: machine', 'death: keeper', 'check: host (crash image)', 'check: read'],
@@ -53,6 +57,7 @@ describe('simulator', function () {
       ...['site exchanged', 'slow call of a site', 'site paused', 'site resumed', 'clock of a site set wrong'],
       ...['error at a call of a site (refusing)', 'error at a call of a site (erring)'],
       ...['shape: 3 devices', 'shape: 4 devices', 'shape: 2 sites', 'shape: 3 sites'],
+      ...['slink 0 detached', 'slink 0 attached', 'check: read while slink 0 is detached'],
       ...['check: goes on without its sites', 'check: stands still, as its log is full'],
       ...['check: answered when the site had it', 'policy changed', 'fail-pending', 'site removed', 'link degraded'],
       ...['check: let go (fail-pending)', 'check: let go (policy async)', 'check: let go (removal)'],

@@ -25,6 +25,7 @@ export interface MountOptions {
   logSize?: string;
   size?: string;
   durability?: 'flush' | 'write';
+  onLocalError?: 'suspend' | 'detach';
   transport?: TransportChoice;
   /** Added to the environment of keeper and daemon. */
   env?: Record<string, string>;
@@ -144,6 +145,7 @@ export class Mounted {
       if (o.logSize !== undefined) words.push('--log-size', o.logSize);
       if (o.size !== undefined) words.push('--size', o.size);
       if (o.durability !== undefined) words.push('--durability', o.durability);
+      if (o.onLocalError !== undefined) words.push('--on-local-error', o.onLocalError);
     }
     const timeoutMs = o.timeoutMs ?? 60_000;
     return this.reptool(words, { timeoutMs, env: { ...this.environment, ...o.env } });

@@ -79,7 +79,7 @@ export class SimClient implements Reply {
   /** Counters for the report. */
   readonly counts = {
     ...{ write: 0, discard: 0, zeroes: 0, flush: 0, tag: 0, read: 0, dsync: 0 },
-    ...{ bytes: 0, blocked: 0, failed: 0, resent: 0, reads: 0, twice: 0, lostAnswers: 0 },
+    ...{ bytes: 0, blocked: 0, failed: 0, resent: 0, reads: 0, readsElsewhere: 0, twice: 0, lostAnswers: 0 },
   };
   /** What requests look like just now. */
   temper: 'mixed' | 'flood' | 'trickle' = 'mixed';
@@ -318,6 +318,7 @@ export class SimClient implements Reply {
   private compare({ device, at, count, allowed, unique }: Request, mem: Mem, off: number, len: number): void {
     if (len !== count * SECTOR) throw new Broken(`read ${unique} got ${len} bytes instead of ${count * SECTOR}`);
     this.counts.reads++;
+    if (this.parts!.group.source.nr > 0) this.counts.readsElsewhere++;
     for (let s = 0; s < count; s++) {
       const got = readPattern(mem.u8, off + s * SECTOR, device, at + s);
       if (!allowed!.some((state) => state[s] === got)) {

@@ -18,7 +18,9 @@ import type { ClosedSegment } from '../../src/replog/segments.js';
 import { MAX_LINK_THREADS, SH, Shared } from '../../src/replog/shared.js';
 import { LogSpace } from '../../src/replog/space.js';
 import { W, type Window } from '../../src/replog/window.js';
-import { Applier } from '../../src/slink/applier.js';
+import { ERRNO, RepError } from '../../src/base/errors.js';
+import { Applier, type OpenFailure } from '../../src/slink/applier.js';
+import { LocalDetach } from '../../src/slink/detach.js';
 import { FolderSite } from '../../src/slink/folder.js';
 import { ImageSet } from '../../src/slink/images.js';
 import { replayLocal } from '../../src/slink/replay.js';
@@ -32,7 +34,7 @@ import { SimIo } from './sim-io.js';
 import type { GroupConfig } from '../../src/control/config.js';
 import { checkLocal } from './sim-checks.js';
 import { SimChanges, openImages } from './sim-devices.js';
-import { SimReader } from './sim-reader.js';
+import { SimReader, type LocalImage } from './sim-reader.js';
 import { Patience } from './sim-policy.js';
 import { witnessed, type SimSite } from './sim-site.js';
 
@@ -49,6 +51,31 @@ interface Begin {
   links: readonly LinkFact[];
   /** Where devices come and go. */
   config: GroupConfig | undefined;
+  /** Slink 0 was noted as detached. */
+  noted: boolean;
+  unopened: OpenFailure | undefined;
+}
+
+/** What tells the next daemon, of whatever life, that slink 0 may lack more than the window holds. */
+const DETACHED_NOTE = '/local/detached.json';
+
+function localImages(host: SimHost): LocalImage[] {
+  return host.shape.client.devices.map(({ nr, sectors }) => ({ nr, file: host.imagePath(nr), size: sectors * 512 }));
+}
+
+/** Opens slink 0's images, all or none. */
+function openLocal(host: SimHost, images: ImageSet): OpenFailure | undefined {
+  images.close();
+  for (const spec of localImages(host)) {
+    try {
+      images.open(spec);
+    } catch (error) {
+      if (!(error instanceof RepError)) throw error;
+      images.close();
+      return { errno: ERRNO[error.errno], file: spec.file };
+    }
+  }
+  return undefined;
 }
 
 export class SimDaemon {
@@ -69,6 +96,10 @@ export class SimDaemon {
   readonly linkStates = new Map<number, string>();
   /** Devices that come, grow and go, where the group has such. */
   readonly changes: SimChanges | undefined;
+  /** Where slink 0 may be detached. */
+  readonly detach: LocalDetach | undefined;
+  /** What a shipper is asked for at its next turn, by site. */
+  private readonly asks = new Map<number, () => void>();
   private mail: (() => void)[] = [];
   private dataMail: (() => void)[] = [];
   /** The machines that are in a call right now, innermost last. */
@@ -80,10 +111,12 @@ export class SimDaemon {
     const index = host.store.open(io);
     const images = new ImageSet(io, 'APPLY');
     const config = host.shape.late === undefined ? undefined : openImages(io, images);
-    if (config === undefined)
-      for (const { nr, sectors } of host.shape.client.devices)
-        images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
+    const detach = host.shape.detach === true;
+    const noted = detach && typeof io.stat('CONFIG:NOTE', DETACHED_NOTE) !== 'number';
+    const unopened = config === undefined ? openLocal(host, images) : undefined;
     const { window } = host.memory;
+    if (unopened !== undefined && !(detach && (noted || window.ready)))
+      throw new RepError('EIO', `${unopened.file}: cannot be opened`);
     if (window.ready) {
       const tail = window.tailSeq();
       if (tail !== host.history.tail)
@@ -104,6 +137,8 @@ export class SimDaemon {
         reign: s.reign,
         links,
         config,
+        noted,
+        unopened,
       });
     }
     const recovered = recover(log, index);
@@ -126,13 +161,23 @@ export class SimDaemon {
     host.client.lose(recovered.place.seq);
     // As daemon/open.ts does it. The log first: images must never be ahead of what the log is sure to keep.
     settleTail(log, recovered);
-    replayLocal(log, images, recovered.checkpoint, recovered.place);
-    checkLocal(host, host.local, recovered.place.seq);
+    const { checkpoint } = recovered;
+    let synced = recovered.place;
+    try {
+      if (unopened !== undefined) throw new RepError('EIO', `${unopened.file}: cannot be opened`);
+      replayLocal(log, images, checkpoint, recovered.place);
+      checkLocal(host, host.local, recovered.place.seq);
+    } catch (error) {
+      if (!(error instanceof RepError) || !noted) throw error;
+      host.note(`slink 0 stays detached: ${error.message}`);
+      synced = checkpoint;
+    }
     const { reign, id } = openForAppend(log, recovered, host.clock, (n) => host.bytes(n));
-    window.format(recovered.place);
+    window.format(recovered.place, synced.seq);
     host.pendingReign = id === undefined ? undefined : { reign, id };
-    const synced = recovered.place;
-    return new SimDaemon(host, { io, log, index, images, recovered, synced, reign, links: recovered.links, config });
+    return new SimDaemon(host, {
+      ...{ io, log, index, images, recovered, synced, reign, links: recovered.links, config, noted, unopened },
+    });
   }
 
   private constructor(host: SimHost, begin: Begin) {
@@ -147,7 +192,8 @@ export class SimDaemon {
     this.log = log;
     shared.logHead = log.super.head.pos;
 
-    const reader = new SimReader(io, images, host.world.rng);
+    const detach = host.shape.detach === true;
+    const reader = new SimReader(io, images, host.world.rng, detach ? localImages(host) : []);
     for (const { nr, pending } of begin.config?.devices ?? []) if (pending?.op === 'remove') reader.remove(nr);
     const maxWrite = host.shape.client.largest * 512;
     this.group = new DeviceGroup({
@@ -164,6 +210,7 @@ export class SimDaemon {
       other: () => undefined,
       logFull: () => this.post(() => shared.bump(SH.SYNC_ASK)),
       parking: new Parking(0, maxWrite + 4096),
+      ...(detach ? { detach, starved: (errno: number) => this.post(() => this.detach?.starved(errno)) } : {}),
     });
     this.group.appender.reign = begin.reign;
     host.client.attach({ window, shared, group: this.group });
@@ -177,7 +224,7 @@ export class SimDaemon {
       ...(recovered === undefined ? {} : { recovered }),
       events: { checkpointFailed: (reason) => host.note(`checkpoint failed: ${reason.message}`) },
     });
-    if (recovered !== undefined) this.checkpointer.noteApplied(recovered.place);
+    if (recovered !== undefined) this.checkpointer.noteApplied(begin.synced);
     this.committer = new Committer({
       log: LogFile.open(io, LOG_PATH),
       window,
@@ -197,6 +244,7 @@ export class SimDaemon {
         clock,
         images,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }),
+        reopen: () => openLocal(host, images),
         events: {
           synced: (place) => {
             const copy = { ...place };
@@ -206,7 +254,13 @@ export class SimDaemon {
           localHealed: () => host.note('slink 0 goes on'),
         },
       },
-      { synced: begin.synced, redo: recovered === undefined, syncBytes: host.shape.syncBytes },
+      {
+        synced: begin.synced,
+        redo: recovered === undefined,
+        syncBytes: host.shape.syncBytes,
+        probeMs: 2000,
+        ...(begin.unopened === undefined ? {} : { unopened: begin.unopened }),
+      },
     );
     for (const { nr } of begin.links) if (host.sites.get(nr)?.removed === true) this.checkpointer.dropLink(nr);
     this.policies = new LinkPolicies(window, shared, clock, {
@@ -221,6 +275,7 @@ export class SimDaemon {
     });
     this.patience = new Patience(clock);
     this.startLinks(begin.links);
+    this.detach = detach ? this.startDetach(begin.noted) : undefined;
 
     if (host.pendingReign !== undefined) {
       const { reign, id } = host.pendingReign;
@@ -237,6 +292,47 @@ export class SimDaemon {
     this.changes = begin.config === undefined ? undefined : new SimChanges(this, host, begin.config);
     // From now on other threads run while one is in a call.
     host.world.between = () => this.interleave();
+  }
+
+  /** As daemon/detaching.ts connects it: what one thread says to another arrives with the other's next turn. */
+  private startDetach(noted: boolean): LocalDetach {
+    const { host, io, shared, window } = this;
+    const answer = (nr: number, taken: boolean): void =>
+      this.post(() => this.detach!.answered(nr, taken, taken ? '' : 'it lacks something'));
+    return new LocalDetach(
+      {
+        ...{ window, shared, clock: host.clock },
+        sites: () => [...host.sites.values()].map(({ nr, paused }) => ({ nr, place: this.placeOf(nr), paused })),
+        hindrance: () => '',
+        note: (detached) => {
+          const rc = detached
+            ? io.replaceFile('CONFIG:NOTE', DETACHED_NOTE, '{}')
+            : Math.max(io.unlink('CONFIG:NOTE', DETACHED_NOTE), io.syncDir('CONFIG:NOTE', '/local'));
+          return rc >= 0;
+        },
+        ask: (nr) =>
+          this.asks.set(nr, () => {
+            const found = this.shippers.get(nr)!.readers();
+            this.post(() => this.detach!.heard(nr, found));
+          }),
+        leave: (nr) => this.asks.set(nr, () => this.shippers.get(nr)!.readersGone()),
+        discard: (found) => {
+          for (const { fd, direct } of found) for (const n of [fd, direct]) if (n >= 0) io.close('DEVICE:CLOSE', n);
+        },
+        offer: (offer) =>
+          this.onData(() => {
+            const table = offer.images ?? SimReader.open(io, localImages(host));
+            answer(offer.nr, table !== undefined && this.group.turnTo(offer, table));
+          }),
+        giveUp: () => this.onData(() => this.group.source.giveUp()),
+        hurry: () => shared.bump(SH.SYNC_ASK),
+        events: {
+          detached: (nr) => host.detached(nr),
+          attached: () => host.detached(0),
+        },
+      },
+      { noted, graceMs: 3000 },
+    );
   }
 
   private startLinks(known: readonly LinkFact[]): void {
@@ -384,9 +480,14 @@ export class SimDaemon {
           return this.applier.step();
         case 'main':
           return this.main();
-        default:
+        default: {
+          const nr = Number(name.slice('shipper'.length));
+          const asked = this.asks.get(nr);
+          this.asks.delete(nr);
+          asked?.();
           // One whose site was removed has nothing left to do.
-          return this.ship(Number(name.slice('shipper'.length)));
+          return this.ship(nr);
+        }
       }
     } finally {
       this.busy.pop();
@@ -406,6 +507,7 @@ export class SimDaemon {
     this.changes?.step();
     this.policies.step();
     this.patience.look(this.host.client.beingServed());
+    this.detach?.step();
     return this.checkpointer.step();
   }
 
@@ -434,6 +536,11 @@ export class SimDaemon {
     const { world } = this.host;
     if (this.busy.length === 0 || this.busy.length > 2) return;
     for (let n = world.rng.between(1, 4); n > 0; n--) this.step(world.rng.pick(this.names));
+  }
+
+  /** Whose images are read. */
+  get source(): number {
+    return this.window.load(W.SOURCE);
   }
 
   get tail(): number {

@@ -32,6 +32,8 @@ export interface HostShape {
   sites: readonly SiteShape[];
   /** Devices that come later, with their largest size; only where given the group has a group.json. */
   late?: readonly { nr: number; sectors: number }[];
+  /** Slink 0 is detached where its images fail (`--on-local-error detach`). */
+  detach?: boolean;
   /** Bytes after which the applier syncs the images; the product's default is far beyond these devices. */
   syncBytes: number;
 }
@@ -57,6 +59,8 @@ export class SimHost {
   closed = false;
   /** Changes of devices that an operator asked for and that are not done. */
   readonly wishes: Wish[] = [];
+  /** Told where reads come from: 0 = slink 0's images. */
+  detached: (nr: number) => void = () => {};
   /** Told of each recovery that cut a torn tail. */
   sawTornTail: () => void = () => {};
   /** Told what a model has met. */

@@ -16,7 +16,7 @@ export interface Mutant {
   /** A second place in the same or another file, where one is not enough. */
   also?: { file: string; find: string; put: string };
   /** Run with policies of sites, or with shippers that put their work off. */
-  mode?: 'policies' | 'deferral';
+  mode?: 'policies' | 'deferral' | 'detach';
   /** First seed to try, one that is known to find it soon; without it the scenarios of sim-every come first. */
   seed?: number;
 }
@@ -257,6 +257,24 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'fail(reason) {',
     put: 'fail(reason) { this.parts.shared.store(SH.LOG_ERROR, 5);',
     seed: 1,
+  },
+  // --- while slink 0 is detached ---
+  {
+    name: 'records leave the window before the site that is read has them',
+    file: 'device/group',
+    find: 'const images = this.source.limit(near, this.head);',
+    put: 'const images = this.source.nr > 0 ? near : this.source.limit(near, this.head);',
+    mode: 'detach',
+    seed: 5,
+  },
+  {
+    name: 'reads come from slink 0 again before it has caught up',
+    file: 'device/source',
+    find: 'shared.load(SH.LOCAL_ERROR) === 0 && window.seqOf(W.APPLIED, near) >= head',
+    put: 'true',
+    also: { file: 'slink/detach', find: 'if (((window.load(W.APPLIED) - head) | 0) < 0)', put: 'if (false)' },
+    mode: 'detach',
+    seed: 10,
   },
 ];
 

@@ -5,6 +5,7 @@
  */
 import { ERRNO, RepError } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
+import { W } from '../../src/replog/window.js';
 import { Alone } from './sim-alone.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
@@ -16,6 +17,7 @@ import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
 import { Operator } from './sim-operator.js';
 import { randomShape } from './sim-shape.js';
+import { LocalTrouble } from './sim-local.js';
 import { SiteTroubles } from './sim-troubles.js';
 
 export class SimRun {
@@ -23,6 +25,8 @@ export class SimRun {
   readonly coverage = new Coverage();
   readonly faults: SimFaults;
   readonly troubles: SiteTroubles;
+  /** Where slink 0 is detached when its images fail. */
+  private readonly local: LocalTrouble | undefined;
   step = 0;
   private readonly rng: Rng;
   private readonly checks: Rng;
@@ -50,6 +54,11 @@ export class SimRun {
     this.faults.peekRate = 1 / 300;
     this.troubles = new SiteTroubles(this.host, new Rng(seed, 'sites'), this.coverage);
     this.faults.ofSites = this.troubles;
+    if (this.host.shape.detach === true) {
+      const local = (this.local = new LocalTrouble(new Rng(seed, 'local'), this.coverage));
+      this.faults.ofSites = { decide: (facts) => local.decide(facts) ?? this.troubles.decide(facts) };
+      this.host.detached = (nr) => this.coverage.hit(nr === 0 ? 'slink 0 attached' : 'slink 0 detached');
+    }
     this.host.sawTornTail = () => this.coverage.hit('recovery cut a torn tail');
     this.host.seen = (what) => this.coverage.hit(what);
     if (this.host.deferrals.size > 0) this.asks = new Rng(seed, 'asks');
@@ -74,6 +83,7 @@ export class SimRun {
   async next(): Promise<void> {
     this.step++;
     this.troubles.tick(this.step);
+    this.local?.tick(this.step);
     if (this.step >= this.moodUntil) this.changeMood();
     const event = this.rng.weighted(EVENTS);
     try {
@@ -176,6 +186,7 @@ export class SimRun {
 
   /** The operator puts right what is wrong. */
   private heal(): void {
+    this.local?.heal();
     this.healHost();
     this.troubles.healAll();
   }
@@ -216,7 +227,11 @@ export class SimRun {
 
   private alone(): void {
     if (this.host.sites.size === 0) return;
-    const went = new Alone(this.host, this.rng, () => this.healHost(), this.operator).check();
+    const heal = (): void => {
+      this.local?.heal();
+      this.healHost();
+    };
+    const went = new Alone(this.host, this.rng, heal, this.operator).check();
     this.coverage.hit(went);
   }
 
@@ -277,7 +292,7 @@ export class SimRun {
         };
       }
       coverage.hit(host.memory.window.ready ? 'start: adopts the window' : 'start: recovers the log');
-      if (host.start()) break;
+      if (this.startOnce()) break;
       const death = faults.kill?.death ?? 'daemon';
       coverage.hit(`death: ${death}, while starting`);
       this.deaths++;
@@ -286,6 +301,20 @@ export class SimRun {
     }
     this.moodUntil = 0;
     this.early = true;
+  }
+
+  /** One that finds the local images broken and was not detached says so: the operator repairs them. */
+  private startOnce(): boolean {
+    const { host, coverage } = this;
+    try {
+      return host.start();
+    } catch (error) {
+      if (!(error instanceof RepError) || this.local === undefined) throw error;
+      host.note(`refused: ${error.message}`);
+      coverage.hit('start: refused, as the local images fail');
+      this.local.heal();
+      return host.start();
+    }
   }
 
   /** Closes cleanly and opens again: nothing is lost, no reign begins. */
@@ -357,6 +386,7 @@ export class SimRun {
     return [
       `tail ${daemon.tail}, written ${committer.written}, durable ${committer.durable}, applied ${daemon.applied}`,
       `images synced ${daemon.applier.synced.seq}, log error ${daemon.shared.load(SH.LOG_ERROR)}`,
+      `reads from ${daemon.source}, away ${daemon.window.load(W.AWAY)}, ${daemon.detach?.reason}`,
       `local error ${daemon.shared.load(SH.LOCAL_ERROR)}, unanswered: ${host.client.unanswered}`,
       ...sites,
     ].join('; ');
@@ -369,6 +399,7 @@ export class SimRun {
       host.client.outstanding === 0 &&
       daemon.committer.durable === tail &&
       daemon.applied === tail &&
+      daemon.source === 0 &&
       daemon.applier.synced.seq === tail &&
       [...host.policies.links.values()].every((link) => link.gone || !link.degraded) &&
       [...daemon.shippers.values()].every((shipper) => shipper.cursor.seq === tail)

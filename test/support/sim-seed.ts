@@ -18,6 +18,8 @@ export interface RunOptions {
   budgetMs?: number;
   /** Every call goes into the report of a failure. */
   traceCalls?: boolean;
+  /** A group that detaches slink 0 where its images fail, which they do for a while now and then. */
+  detach?: boolean;
 }
 
 export interface RunResult {
@@ -35,14 +37,22 @@ export interface RunResult {
   calls: number;
 }
 
-function shapeOf({ seed, policies, deferral }: RunOptions): HostShape {
+/** The same group with a site at least, and without devices that come and go: those wait while it is detached. */
+function detachable(shape: HostShape, rng: Rng): HostShape {
+  const { late: _late, ...rest } = shape;
+  const one = { nr: 1, area: 1 << 20, rpoMs: rng.pick([0, 10, 100]), direct: rng.chance(0.4) };
+  return { ...rest, detach: true, sites: shape.sites.length > 0 ? shape.sites : [one] };
+}
+
+function shapeOf({ seed, policies, deferral, detach }: RunOptions): HostShape {
   const shape = randomShape(new Rng(seed, 'shape'));
+  if (detach === true) return detachable(shape, new Rng(seed, 'detach'));
   if (policies === true) return withPolicies(shape, new Rng(seed, 'rules'));
   return deferral === true ? withDeferral(shape, new Rng(seed, 'deferral')) : shape;
 }
 
 export async function runSeed(options: RunOptions): Promise<RunResult> {
-  const { seed, steps, budgetMs, traceCalls } = options;
+  const { seed, steps, budgetMs, traceCalls, detach } = options;
   const run = new SimRun(seed, shapeOf(options));
   run.host.world.traceCalls = traceCalls === true;
   const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
@@ -60,6 +70,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   for (const call of ['APPLY:DIRECT', 'SITE:DIRECT']) coverage.hit(`call ${call}`, host.world.names.get(call) ?? 0);
   coverage.hit('check: read', counts.reads);
   coverage.hit('check: answered when the site had it', host.policies.kept);
+  if (detach === true) coverage.hit('check: read while slink 0 is detached', counts.readsElsewhere);
   coverage.hit('requests answered twice', counts.twice);
   coverage.hit('answers lost because the request is being sent again', counts.lostAnswers);
   coverage.hit('requests refused with an error', counts.failed);

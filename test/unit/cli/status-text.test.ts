@@ -41,6 +41,7 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
     role: 'Primary',
     suspended: false,
     'suspended-reason': null,
+    'local-detached': null,
     'held-by': [],
     'write-ordering': 'group',
     durability: 'flush',

@@ -60,6 +60,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     },
     localError: 0,
     localFile: '',
+    detached: undefined,
     recovery: { how: 'clean', at: '2026-11-20T05:59:00.000Z', records: 0, bytes: 0, milliseconds: 3 },
     statistics: { on: true, sinceMs: NOW - 60_000, devices: new Map(), rates: undefined },
     sites: [site],

@@ -192,6 +192,165 @@ describe('DeviceGroup', () => {
     }
   });
 
+  describe('reads from a site', () => {
+    const PLACE = 3;
+
+    /** The site's image: everything below the tail is in it, or will be. */
+    class Site {
+      readonly path: string;
+      readonly b: Bench;
+      constructor(b: Bench) {
+        this.b = b;
+        this.path = path.join(b.dir, 'site');
+        fs.writeFileSync(this.path, '');
+        fs.truncateSync(this.path, SIZE);
+      }
+      /** Its shipper has confirmed everything below `seq`. */
+      has(seq: number): void {
+        this.b.shared.store(SH.HELD + PLACE, seq | 0);
+      }
+      put(offset: number, bytes: Buffer): void {
+        const fd = fs.openSync(this.path, 'r+');
+        fs.writeSync(fd, bytes, 0, bytes.length, offset);
+        fs.closeSync(fd);
+      }
+      turn(): boolean {
+        const epoch = this.b.shared.load(SH.IMAGES + PLACE);
+        const fd = fs.openSync(this.path, 'r');
+        const direct = fs.openSync(this.path, fs.constants.O_RDONLY | sys.O_DIRECT);
+        return this.b.group.turnTo({ nr: 7, place: PLACE, epoch }, [{ nr: 0, size: SIZE, fd, direct }]);
+      }
+    }
+
+    function detachable(): { b: Bench; site: Site; errnos: number[] } {
+      const errnos: number[] = [];
+      const b = bench({ detach: true, starved: (errno) => errnos.push(errno) });
+      b.shared.store(SH.IMAGES + PLACE, 1);
+      return { b, site: new Site(b), errnos };
+    }
+
+    const at = (b: Bench, word: number): number => b.window.seqOf(word, b.group.appender.seq);
+
+    it('! begin only where the site holds everything that has left the window', () => {
+      const { b, site } = detachable();
+      b.write(0, Buffer.alloc(4096, 1));
+      b.commit();
+      b.apply();
+      b.group.prepare();
+      assert.equal(at(b, W.HEAD), b.group.appender.seq);
+      site.has(b.group.appender.seq - 1);
+      assert.equal(site.turn(), false);
+      assert.equal(b.window.load(W.SOURCE), 0);
+      site.put(0, Buffer.alloc(4096, 1));
+      site.has(b.group.appender.seq);
+      b.shared.store(SH.IMAGES + PLACE, 2);
+      assert.equal(site.turn(), false, 'it is not open');
+      b.shared.store(SH.IMAGES + PLACE, 3);
+      assert.ok(site.turn());
+      assert.equal(b.window.load(W.SOURCE), 7);
+    });
+
+    it('! bound the window by what the site has in its images, and by slink 0 until that is away', () => {
+      const { b, site } = detachable();
+      const first = b.group.appender.seq;
+      site.has(first);
+      assert.ok(site.turn());
+      b.write(0, Buffer.alloc(4096, 5));
+      b.write(8192, Buffer.alloc(4096, 6));
+      b.answers.list.length = 0;
+      b.commit();
+      b.group.prepare();
+      assert.equal(at(b, W.HEAD), first);
+      assert.deepEqual(b.read(0, 4096), Buffer.alloc(4096, 5));
+      site.put(0, Buffer.alloc(4096, 5));
+      site.has(first + 1);
+      b.group.prepare();
+      assert.equal(at(b, W.HEAD), first, 'the applier still reads the window');
+      b.window.store(W.AWAY, 1);
+      b.group.prepare();
+      assert.equal(at(b, W.HEAD), first + 1);
+      assert.ok(at(b, W.APPLIED) < at(b, W.HEAD));
+      assert.deepEqual(b.read(0, 12288).subarray(0, 4096), Buffer.alloc(4096, 5));
+      assert.deepEqual(b.read(8192, 4096), Buffer.alloc(4096, 6));
+    });
+
+    it('! end only when slink 0 has everything that has left the window', () => {
+      const { b, site } = detachable();
+      site.has(b.group.appender.seq);
+      assert.ok(site.turn());
+      b.window.store(W.AWAY, 1);
+      b.write(0, Buffer.alloc(4096, 5));
+      b.answers.take();
+      b.commit();
+      site.put(0, Buffer.alloc(4096, 5));
+      site.has(b.group.appender.seq);
+      b.group.prepare();
+      const back = (): boolean => {
+        const fd = fs.openSync(b.image, 'r');
+        return b.group.turnTo({ nr: 0, place: -1, epoch: 0 }, [{ nr: 0, size: SIZE, fd, direct: -1 }]);
+      };
+      assert.equal(back(), false);
+      b.shared.store(SH.LOCAL_ERROR, ERRNO.EIO);
+      b.apply();
+      assert.equal(back(), false);
+      b.shared.store(SH.LOCAL_ERROR, 0);
+      assert.ok(back());
+      assert.equal(b.window.load(W.SOURCE), 0);
+      assert.deepEqual(b.read(0, 4096), Buffer.alloc(4096, 5));
+    });
+
+    it('! wait, with whole and ragged writes, while the site is opened again; then they are sent again', () => {
+      const { b, site, errnos } = detachable();
+      site.put(0, Buffer.alloc(8192, 3));
+      site.has(b.group.appender.seq);
+      assert.ok(site.turn());
+      b.shared.store(SH.IMAGES + PLACE, 2);
+      b.group.prepare();
+      b.group.read(NODE, 0, 4096, 900, 0);
+      assert.equal(b.answers.list.length, 0);
+      assert.deepEqual(errnos, [0]);
+      assert.ok(b.group.prepare());
+      b.group.write(NODE, 100, 10, 0, 901, 0);
+      assert.equal(b.answers.list.length, 0);
+      assert.equal(b.resends, 0);
+      b.shared.store(SH.IMAGES + PLACE, 3);
+      assert.ok(site.turn());
+      b.group.prepare();
+      assert.equal(b.resends, 1);
+      b.group.resentSeen();
+      assert.deepEqual(b.read(0, 4096), Buffer.alloc(4096, 3));
+    });
+
+    it('get EIO once nobody is expected, and what is in the window is read all the same', () => {
+      const { b, site } = detachable();
+      site.has(b.group.appender.seq);
+      assert.ok(site.turn());
+      b.write(0, Buffer.alloc(4096, 8));
+      b.answers.take();
+      b.shared.store(SH.IMAGES + PLACE, 2);
+      b.group.source.giveUp();
+      assert.deepEqual(b.read(0, 4096), Buffer.alloc(4096, 8));
+      b.group.prepare();
+      b.group.read(NODE, 65536, 4096, 900, 0);
+      assert.equal(b.answers.take()?.rc, -ERRNO.EIO);
+    });
+
+    it('a daemon that adopts the window reads nothing before it is offered the site again', () => {
+      const { b, site } = detachable();
+      site.put(65536, Buffer.alloc(4096, 4));
+      site.has(b.group.appender.seq);
+      assert.ok(site.turn());
+      b.start({ detach: true });
+      b.group.prepare();
+      b.group.read(NODE, 65536, 4096, 900, 0);
+      assert.equal(b.answers.list.length, 0);
+      assert.ok(site.turn());
+      b.group.prepare();
+      b.group.resentSeen();
+      assert.deepEqual(b.read(65536, 4096), Buffer.alloc(4096, 4));
+    });
+  });
+
   it('a write at the end is short, one past the end is ENOSPC, a growing fallocate is ENOSPC', () => {
     const b = bench();
     b.write(SIZE - 512, Buffer.alloc(1024, 1));

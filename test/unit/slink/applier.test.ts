@@ -7,7 +7,7 @@ import { KIB, MIB } from '../../../src/base/units.js';
 import { REC, type LogPlace } from '../../../src/replog/format.js';
 import { SH } from '../../../src/replog/shared.js';
 import { W } from '../../../src/replog/window.js';
-import { Applier, type ApplierOptions } from '../../../src/slink/applier.js';
+import { Applier, type ApplierOptions, type OpenFailure } from '../../../src/slink/applier.js';
 import { ImageSet, createImage } from '../../../src/slink/images.js';
 import { replayLocal } from '../../../src/slink/replay.js';
 import { Rig, cleanUp, scratch } from '../replog/rig.js';
@@ -48,7 +48,7 @@ describe('Applier', () => {
     const { window, shared, clock, log } = rig;
     return new Applier(
       {
-        ...{ window, shared, clock, log, images },
+        ...{ window, shared, clock, log, images, reopen },
         events: {
           synced: (place) => void places.push(place),
           localError: (errno, path, during) => void events.push(`${during} ${errno} ${path}`),
@@ -57,6 +57,16 @@ describe('Applier', () => {
       },
       { synced: rig.log.super.checkpoint, ...options },
     );
+  }
+
+  function reopen(): OpenFailure | undefined {
+    images.close();
+    try {
+      images.open({ nr: 0, file, size: SIZE });
+    } catch {
+      return { errno: images.errno === 0 ? ERRNO.EIO : images.errno, file };
+    }
+    return undefined;
   }
 
   function write(offset: number, bytes: number, fill: number): void {
@@ -303,6 +313,80 @@ describe('Applier', () => {
     }
     assert.deepEqual(places, []);
     assert.equal(rig.shared.load(SH.LOCAL_ERROR), ERRNO.EIO);
+  });
+
+  describe('while reads come from a site', () => {
+    beforeEach(() => {
+      applier.close();
+      applier = newApplier({ probeMs: 15_000 });
+      write(0, 8192, 1);
+      settle();
+      rig.clock.ms += 1000;
+      run();
+      write(4096, 8192, 2);
+      settle();
+      rig.window.storeSeq(W.SOURCE, 1);
+      assert.equal(applier.idle, false);
+      run();
+    });
+
+    it('! says that it is away before records leave the window without it, and then reads the log only', () => {
+      assert.equal(rig.window.load(W.AWAY), 1);
+      assert.equal(rig.shared.load(SH.LOCAL_ERROR), ERRNO.EIO);
+      assert.equal(images.get(0), undefined, 'its file system can be unmounted');
+      write(65536, 4096, 3);
+      write(0, 512, 4);
+      rig.settle();
+      // The window forgets them, and what stands in their slots now is not theirs.
+      rig.window.storeSeq(W.HEAD, rig.appender.seq);
+      for (let seq = applied(); seq < rig.appender.seq - 1; seq++) {
+        const slot = rig.window.slotAt(seq);
+        rig.window.u8.fill(0xee, slot + 64, slot + 128 - 8);
+      }
+      put(file, 4096, Buffer.alloc(8192, 9));
+      run();
+      rig.clock.ms += 15_000;
+      run();
+      assert.equal(applied(), rig.appender.seq);
+      assert.ok(image().equals(expect), 'what was never synced is written again');
+      assert.equal(rig.shared.load(SH.LOCAL_ERROR), 0);
+      assert.equal(rig.window.load(W.AWAY), 1, 'until the data thread has turned reads back');
+      rig.window.store(W.SOURCE, 0);
+      assert.equal(applier.idle, false);
+      run();
+      assert.equal(rig.window.load(W.AWAY), 0);
+    });
+
+    it('opens the images at the next probe or when it is asked to, and stays away where they fail', () => {
+      write(0, 512, 4);
+      rig.settle();
+      fail('APPLY:OPEN', ERRNO.EIO);
+      rig.shared.bump(SH.LOCAL_RETRY);
+      assert.equal(run(), 15_000);
+      assert.equal(rig.shared.load(SH.LOCAL_ERROR), ERRNO.EIO);
+      fail('APPLY:WRITE', ERRNO.ENOSPC);
+      rig.shared.bump(SH.LOCAL_RETRY);
+      run();
+      assert.equal(rig.shared.load(SH.LOCAL_ERROR), ERRNO.ENOSPC);
+      faults.rule = undefined;
+      rig.shared.bump(SH.LOCAL_RETRY);
+      run();
+      assert.equal(rig.shared.load(SH.LOCAL_ERROR), 0);
+      assert.ok(image().equals(expect));
+    });
+
+    it('! a turn back that is taken back leaves it away', () => {
+      const { words } = rig.window;
+      const store = rig.window.store.bind(rig.window);
+      rig.window.storeSeq(W.SOURCE, 0);
+      rig.window.store = (word, value) => {
+        store(word, value);
+        // Between its two looks the data thread turns to a site again.
+        if (word === W.AWAY && value === 0) words[W.SOURCE] = 1;
+      };
+      run();
+      assert.equal(rig.window.load(W.AWAY), 1);
+    });
   });
 
   describe('replayLocal', () => {
