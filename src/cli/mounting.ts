@@ -250,6 +250,7 @@ async function mountLog(
     voice.say(`${files.index}: not there, so nothing tells how far the sites are: each needs a full resync`);
   const lock = lockGroup(state);
   try {
+    fs.mkdirSync(files.images, { recursive: true, mode: 0o700 });
     saveConfig(state, config);
     const started = await start(mountpoint, state, config, lock, options.transport, voice, stop);
     voice.say(`opened the log of group ${config.name}, ${config.log.path}`);

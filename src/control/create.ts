@@ -155,6 +155,8 @@ async function makeParts(files: GroupFiles, config: GroupConfig, options: Create
   const { id: indexId, generation: indexGeneration } = index;
   await index.close();
 
+  // Where later devices have their images, unless told otherwise.
+  made.folder(files.images);
   for (const device of options.table === undefined ? config.devices : []) {
     made.folder(path.dirname(device.local));
     const isFile = !fs.existsSync(device.local);
