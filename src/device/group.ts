@@ -282,12 +282,18 @@ export class DeviceGroup {
     const { seq } = this.appender;
     const durable = this.window.seqOf(W.DURABLE, seq) === seq;
     if (!durable && this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.FLUSH, -ERRNO.EIO, lo, hi);
+    const { shared } = this;
+    const done = durable && this.gates.confirmed(seq);
+    if (!done && shared.flushRoom <= 0 && this.o.resend !== undefined) {
+      // Links hold as many requests as there are places. It comes again when there are some; the rest is served.
+      this.dropped = true;
+      return;
+    }
     this.meter.taken(KIND.FLUSH, node - this.firstDeviceNode, 0);
-    if (durable && this.gates.confirmed(seq)) {
+    if (done) {
       this.meter.answered(KIND.FLUSH);
       return this.reply.status(lo, hi, 0);
     }
-    const { shared } = this;
     this.waitFor(KIND.FLUSH, seq, lo, hi, 0, shared.load(SH.SYNC), shared.load(SH.SYNC + 1));
     this.unwoken = 0;
     this.o.committer.ring();

@@ -626,6 +626,27 @@ describe('DeviceGroup', () => {
       assert.equal(b.shared.load(SH.PARKED), 1);
       assert.equal(b.read(0, 512)[0], 1);
     });
+
+    it('a flush that finds no place comes again when there is one; until then reads go on', () => {
+      const b = bench({}, 16 * MIB);
+      b.start({ space: new LogSpace(b.window, b.shared, 1024 * MIB, 16 * MIB) });
+      sync(b);
+      b.write(0, Buffer.alloc(512, 1));
+      const flush = (): void => {
+        assert.ok(b.group.prepare());
+        b.group.fsync(NODE, ++b.unique, 0);
+      };
+      for (let n = 0; n < FLUSH_SLOTS - 1; n++) flush();
+      assert.equal(b.shared.flushRoom, 0);
+      const resends = b.resends;
+      flush();
+      assert.equal(b.read(0, 512)[0], 1);
+      assert.equal(b.resends, resends, 'not while there is no room');
+      // The site is there again: all are answered.
+      b.shared.store(SH.FLUSH_HEAD, b.shared.load(SH.FLUSH_TAIL));
+      b.group.prepare();
+      assert.equal(b.resends, resends + 1);
+    });
   });
 
   it('! a device takes no write behind the record of its removal; what is in the log before is answered again', () => {
