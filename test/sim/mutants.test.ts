@@ -5,6 +5,7 @@ import {
   DEFERRAL_MUTANTS,
   MUTANTS,
   POLICY_MUTANTS,
+  RAW_MUTANTS,
   copyBuild,
   patch,
   runBuild,
@@ -50,7 +51,7 @@ describe('mutants of the product', function () {
     }
   });
 
-  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS])
+  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS, ...RAW_MUTANTS])
     it(`is found out: ${mutant.name}`, async () => {
       copyBuild(BUILD, to);
       patch(to, mutant);

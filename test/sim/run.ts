@@ -1,8 +1,9 @@
 /**
- * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K] [--policies | --deferral | --detach] [--verbose]
- * [--trace]`: runs the simulator from a seed and prints what it met. With --policies sites have policies and may hold
- * writers, with --deferral shippers put their work off, with --detach the local images fail. Without --seed it takes seeds from the clock until the minutes
- * are over.
+ * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K]
+ * [--policies | --deferral | --detach | --raw] [--verbose] [--trace]`: runs the simulator from a seed and prints what it
+ * met. With --policies sites have policies and may hold writers, with --deferral shippers put their work off, with
+ * --detach the local images fail, with --raw some sites have no journal. Without --seed it takes seeds from the clock
+ * until the minutes are over.
  */
 import { parseArgs } from 'node:util';
 import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     policies: { type: 'boolean', default: false },
     deferral: { type: 'boolean', default: false },
     detach: { type: 'boolean', default: false },
+    raw: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -66,6 +68,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     policies: values.policies,
     deferral: values.deferral,
     detach: values.detach,
+    raw: values.raw,
     traceCalls: values.trace,
   });
   total.merge(result.coverage);
@@ -76,7 +79,8 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
-    const also = values.policies ? ' --policies' : values.deferral ? ' --deferral' : values.detach ? ' --detach' : '';
+    const mode = (['policies', 'deferral', 'detach', 'raw'] as const).find((one) => values[one]);
+    const also = mode === undefined ? '' : ` --${mode}`;
     console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}${also}`);
     process.exit(1);
   }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { siteImage } from '../support/sim-checks.js';
+import { siteImage } from '../support/sim-site.js';
 import { Scenario } from '../support/sim-every.js';
 import { LOG_PATH } from '../support/sim-host.js';
 import { RepError } from '../../src/base/errors.js';

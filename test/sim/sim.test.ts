@@ -2,17 +2,19 @@ import assert from 'node:assert/strict';
 import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
 import { Coverage } from '../support/sim-faults.js';
 import { collect } from '../support/sim-memory.js';
-import { failureText, runSeed } from '../support/sim-seed.js';
+import { failureText, runSeed, type SimMode } from '../support/sim-seed.js';
 
 const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
+/** Disks are exchanged, stamps torn and their syncs fail. */
+const RAW_SEEDS = [12, 28, 30, 34, 37, 38];
 const STEPS = 1500;
-const MODES = [undefined, 'policies', 'deferral'] as const;
+const MODES = [undefined, 'policies', 'deferral', 'raw'] as const;
 
 describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number, mode?: 'policies' | 'deferral' | 'detach'): Promise<void> {
+  async function holds(seed: number, mode?: SimMode): Promise<void> {
     const result = await runSeed({ seed, steps: STEPS, ...(mode === undefined ? {} : { [mode]: true }) });
     seen.merge(result.coverage);
     await collect();
@@ -34,6 +36,9 @@ describe('simulator', function () {
 
   for (const seed of FIXED.slice(0, 6))
     it(`keeps them with sites that are put off under seed ${seed}`, () => holds(seed, 'deferral'));
+
+  for (const seed of RAW_SEEDS)
+    it(`keeps them with sites without a journal under seed ${seed}`, () => holds(seed, 'raw'));
 
   it('keeps its promises under fresh seeds', async () => {
     for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), MODES[i % MODES.length]);
@@ -63,6 +68,8 @@ describe('simulator', function () {
       ...['check: let go (fail-pending)', 'check: let go (policy async)', 'check: let go (removal)'],
       ...['deferral: put off beyond the RPO', 'deferral ended: not busy', 'deferral ended: its time'],
       ...['deferral ended: somebody waits', 'deferral ended: its share of the log'],
+      ...['check: raw site, stamp open', 'check: raw site, stamp closed', 'raw site exchanged, and refused'],
+      ...['check: raw site, a prefix only after replay', 'kill during STAMP:WRITE'],
       ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
     ];
     assert.deepEqual(

@@ -7,7 +7,8 @@ import { type SimDisk } from './sim-disk.js';
 import { SimIo, SimWorld } from './sim-io.js';
 import { readImage, type DeviceSectors } from './sim-model.js';
 import { Rng } from './sim-random.js';
-import { folderOf } from './sim-site.js';
+import { readStamp } from './sim-raw.js';
+import { folderOf, siteImage, type SimSite } from './sim-site.js';
 import { type SimIndexStore } from './sim-index.js';
 import { LogFile } from '../../src/replog/logfile.js';
 import { recover } from '../../src/replog/recovery.js';
@@ -61,11 +62,6 @@ function isPrefix(host: SimHost, image: DeviceSectors, seq: number, what: string
   );
 }
 
-/** What the images of a site are named. */
-export function siteImage(nr: number, device: number): string {
-  return `${folderOf(nr)}/disk${device}.img`;
-}
-
 export interface SiteCheck {
   seq: number;
   staged: number;
@@ -76,8 +72,9 @@ export interface SiteCheck {
  * product's own code, is a prefix of history that holds everything the site has confirmed.
  */
 export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'live'): SiteCheck | undefined {
-  const { made, exchanged, shape, disk: original } = host.site(nr);
-  if (!made || exchanged !== undefined) return undefined;
+  const { made, exchanged, spoilt, shape, disk: original } = host.site(nr);
+  if (!made || exchanged !== undefined || spoilt) return undefined;
+  if (shape.raw !== undefined) return checkRaw(host, nr, rng, how);
   const confirmed = Math.max(host.site(nr).confirmed, host.policies.link(nr).reached);
   const disk =
     how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
@@ -109,6 +106,46 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
   );
   checkSet(host, nr, disk, seq);
   return { seq, staged: report?.staged.records ?? 0 };
+}
+
+/**
+ * A site without a journal, had its disk or the machine, or both, died at this very moment: behind a closed stamp its
+ * legs are exactly the history below the cursor. Behind an open one they are that, but for sectors that hold what a
+ * record from the cursor on wrote, of those that were sent: once these are written again, they are a prefix.
+ */
+function checkRaw(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'live'): SiteCheck | undefined {
+  const { confirmed, sent, disk: original } = host.site(nr);
+  const after = (disk: SimDisk): SimDisk =>
+    how === 'crash' && rng.chance(0.8)
+      ? disk.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk
+      : disk.settledImage();
+  const stamp = readStamp(after(host.local), nr);
+  if (stamp === undefined) throw new Broken(`site ${nr} has no stamp any more`);
+  const { seq } = stamp.cursor;
+  const reached = Math.max(confirmed, host.policies.link(nr).reached);
+  if (seq < reached)
+    throw new Broken(`site ${nr} has confirmed everything below ${reached}, and its stamp reaches ${seq}`);
+  const image = readDevices(host, (d) => siteImage(nr, d), after(original));
+  host.seen(`check: raw site, stamp ${stamp.open ? 'open' : 'closed'}`);
+  if (!stamp.open) {
+    isPrefix(host, image, seq, `the legs of site ${nr}`);
+    return { seq, staged: 0 };
+  }
+  const strange = host.history.beyond(image, seq, Math.max(seq, sent));
+  if (strange.length > 0)
+    throw new Broken(
+      [`site ${nr} is open at ${seq}, was sent what is below ${sent}, and holds what is neither`, ...strange].join(
+        '\n  ',
+      ),
+    );
+  if (host.history.prefixesOf(image, seq, seq) === undefined) host.seen('check: raw site, a prefix only after replay');
+  return { seq, staged: 0 };
+}
+
+/** A site without a journal says that its disk is another one: then it is, or was written to while it was elsewhere. */
+export function checkRefused(host: SimHost, { nr, exchanged, spoilt }: SimSite): void {
+  if (exchanged === undefined && !spoilt) throw new Broken(`site ${nr} refuses its own disk`);
+  if (exchanged !== undefined) host.seen('raw site exchanged, and refused');
 }
 
 /**

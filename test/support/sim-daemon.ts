@@ -32,8 +32,9 @@ import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
 import { SimIo } from './sim-io.js';
 import type { GroupConfig } from '../../src/control/config.js';
-import { checkLocal } from './sim-checks.js';
+import { checkLocal, checkRefused } from './sim-checks.js';
 import { SimChanges, openImages } from './sim-devices.js';
+import { checkTaken, rawSite } from './sim-raw.js';
 import { SimReader, type LocalImage } from './sim-reader.js';
 import { Patience } from './sim-policy.js';
 import { witnessed, type SimSite } from './sim-site.js';
@@ -402,12 +403,20 @@ export class SimDaemon {
         clock,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }),
         site: witnessed(
-          new FolderSite(io, clock, site.folder, {
-            area: shape.area,
-            makeFolder: true,
-            direct: shape.direct === true,
-          }),
-          (seq) => (model.reached = Math.max(model.reached, seq)),
+          shape.raw === undefined
+            ? new FolderSite(io, clock, site.folder, {
+                area: shape.area,
+                makeFolder: true,
+                direct: shape.direct === true,
+              })
+            : rawSite(io, clock, site.nr, host.shape.client.devices),
+          {
+            has: (seq) => (model.reached = Math.max(model.reached, seq)),
+            gets: (seq) => (site.sent = Math.max(site.sent, seq)),
+            opened: () => {
+              if (site.exchanged !== undefined && shape.raw !== undefined) checkTaken(host.local, host.history, site);
+            },
+          },
         ),
         events: {
           cursor: (place) => {
@@ -420,6 +429,7 @@ export class SimDaemon {
           },
           state: (state, reason) => {
             host.note(`site ${site.nr} is ${state} ${reason}`);
+            if (reason.includes('so it was exchanged')) checkRefused(host, site);
             this.linkStates.set(site.nr, state);
             this.post(() => {
               if (site.removed) return;
@@ -439,6 +449,7 @@ export class SimDaemon {
         rpoMs: shape.rpoMs,
         bandwidth: shape.bandwidth ?? 0,
         ...(shape.defer === undefined ? {} : { defer: shape.defer }),
+        ...(shape.raw === undefined ? {} : { idleMs: shape.raw.idleMs }),
         probeMs: 2000,
       },
     );

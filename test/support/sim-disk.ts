@@ -140,6 +140,10 @@ class Bytes {
 
 export class SimFile {
   readonly ino: number;
+  /** A block device: it has its size for ever, and whoever opens it exclusively has it alone. */
+  block = false;
+  /** Whether somebody who opened it exclusively still has it. */
+  claimed: () => boolean = () => false;
   private live: Bytes;
   private durable: Bytes;
   private pending: Change[] = [];
@@ -240,12 +244,17 @@ export class SimFile {
       );
       attrs.set(name, [{ ...values[rng.between(sure, values.length - 1)]!, sinceMs: -Infinity }]);
     }
-    return { file: new SimFile(this.ino, durable.copy(), durable, attrs), flipped };
+    return { file: this.as(new SimFile(this.ino, durable.copy(), durable, attrs)), flipped };
   }
 
   /** An exact copy of what is live, everything durable: what a process alone would find. */
   settled(): SimFile {
-    return new SimFile(this.ino, this.live.copy(), this.live.copy(), new Map(this.attrs));
+    return this.as(new SimFile(this.ino, this.live.copy(), this.live.copy(), new Map(this.attrs)));
+  }
+
+  private as(copy: SimFile): SimFile {
+    copy.block = this.block;
+    return copy;
   }
 
   /** Bit rot or an operator's hand: changes live and durable bytes alike. */
@@ -364,6 +373,17 @@ export class SimDisk {
   create(path: string): SimFile {
     const file = new SimFile(this.nextIno++);
     this.enter([[path, file]]);
+    return file;
+  }
+
+  /** A block device of so many bytes, all zero: nothing makes or loses it but somebody's hands. */
+  plugIn(path: string, size: number): SimFile {
+    const file = new SimFile(this.nextIno++);
+    file.block = true;
+    file.setSize(size);
+    file.sync();
+    put(this.live, [[path, file]]);
+    put(this.durable, [[path, file]]);
     return file;
   }
 

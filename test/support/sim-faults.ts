@@ -96,9 +96,11 @@ export class SimFaults implements Faults {
     return this.ofSites.decide(facts);
   }
 
-  static randomEpisode(rng: Rng): Episode {
-    const area = rng.pick(['REPLOG:WRITE', 'REPLOG:SYNC', 'REPLOG:SUPER', 'APPLY:', 'SITE:', 'SITE:', 'INDEX:']);
-    const site = area === 'SITE:';
+  /** `more`: areas beside those of every group. */
+  static randomEpisode(rng: Rng, more: readonly string[] = []): Episode {
+    const areas = ['REPLOG:WRITE', 'REPLOG:SYNC', 'REPLOG:SUPER', 'APPLY:', 'SITE:', 'SITE:', 'INDEX:', ...more];
+    const area = rng.pick(areas);
+    const site = area === 'SITE:' || area === 'STAMP:';
     return {
       area,
       kinds: rng.pick<readonly IoKind[]>([

@@ -20,6 +20,7 @@ import { WindowMemory } from './sim-memory.js';
 import { History } from './sim-model.js';
 import { ASYNC, LinkModel, PolicyModel } from './sim-policy.js';
 import { Rng } from './sim-random.js';
+import { plugInLegs } from './sim-raw.js';
 import { SimSite, type SiteShape } from './sim-site.js';
 
 export const LOG_PATH = '/local/replog';
@@ -79,6 +80,7 @@ export class SimHost {
       const site = new SimSite(siteShape, this.clock, this.rng.chance(0.5));
       this.sites.set(site.nr, site);
       this.world.mount(site.folder, site.disk);
+      plugInLegs(site, shape.client.devices);
     }
     this.store = new SimIndexStore(new Rng(seed, 'index'));
     this.memory = WindowMemory.take(shape.windowRing);

@@ -192,12 +192,16 @@ export class SimIo implements Io {
       } else if (file === undefined && writable) {
         return ERR(ERRNO.EISDIR);
       }
-      if ((flags & O_TRUNC) !== 0) file?.setSize(0);
+      const alone = file?.block === true && (flags & O_EXCL) !== 0;
+      if (alone && file!.claimed()) return ERR(ERRNO.EBUSY);
+      if ((flags & O_TRUNC) !== 0 && file?.block !== true) file?.setSize(0);
       const fd = this.nextFd++;
+      const { life } = disk;
+      if (alone) file!.claimed = () => !this.dead && this.open_.has(fd) && disk.life === life;
       this.open_.set(fd, {
         path,
         disk,
-        life: disk.life,
+        life,
         file,
         direct: (flags & O_DIRECT) !== 0,
         writable,
@@ -208,10 +212,14 @@ export class SimIo implements Io {
   }
 
   close(call: IoCall, fd: number): number {
-    return this.through(call, 'name', this.open_.get(fd)?.path ?? `fd ${fd}`, () => {
+    const { path } = this.open_.get(fd) ?? { path: `fd ${fd}` };
+    const rc = this.through(call, 'name', path, () => {
       if (!this.open_.delete(fd)) throw new Error(`the product closed descriptor ${fd}, which is not open`);
       return 0;
     });
+    // Whatever close says, the descriptor is gone.
+    if (rc < 0) this.open_.delete(fd);
+    return rc;
   }
 
   private facts(call: IoCall, path: string, find: () => { disk: SimDisk; file: SimFile | undefined } | number) {
@@ -222,8 +230,8 @@ export class SimIo implements Io {
       const { disk, file } = found;
       info = {
         size: file?.size ?? 4096,
-        kind: file === undefined ? 'dir' : 'file',
-        id: `${disk.dev}:${file?.ino ?? 2}`,
+        kind: file === undefined ? 'dir' : file.block ? 'block' : 'file',
+        id: file?.block === true ? blockId(disk.dev, file.ino) : `${disk.dev}:${file?.ino ?? 2}`,
         allocated: file?.size ?? 4096,
       };
       return 0;
@@ -256,6 +264,7 @@ export class SimIo implements Io {
   pwrite(call: IoCall, fd: number, mem: Mem, off: number, len: number, pos: number): number {
     return this.onFile(call, 'write', fd, (file, d, share) => {
       if (d.direct && misaligned(mem.addr + off, len, pos)) return ERR(ERRNO.EINVAL);
+      if (file.block && pos + len > file.size) return ERR(ERRNO.ENOSPC);
       const done = cut(len, share);
       file.write(pos, mem.u8.subarray(off, off + done));
       return done;
@@ -275,6 +284,7 @@ export class SimIo implements Io {
         at += len;
       }
       if (at !== vec.total) throw new Error(`an IoVec of ${vec.total} bytes holds ${at}`);
+      if (file.block && pos + at > file.size) return ERR(ERRNO.ENOSPC);
       const done = cut(at, share);
       file.write(pos, bytes.subarray(0, done), true);
       return done;
@@ -308,6 +318,7 @@ export class SimIo implements Io {
 
   fallocate(call: IoCall, fd: number, mode: number, pos: number, len: number): number {
     return this.onFile(call, 'space', fd, (file) => {
+      if (file.block && (mode & 1) === 0) return ERR(ERRNO.EOPNOTSUPP);
       if (mode === 0) {
         if (pos + len > file.size) file.setSize(pos + len);
       } else if (mode === 3 || mode === 17) {
@@ -324,6 +335,7 @@ export class SimIo implements Io {
 
   ftruncate(call: IoCall, fd: number, size: number): number {
     return this.onFile(call, 'space', fd, (file) => {
+      if (file.block) return ERR(ERRNO.EINVAL);
       file.setSize(size);
       return 0;
     });
@@ -428,6 +440,12 @@ export class SimIo implements Io {
     });
     return rc < 0 ? rc : value!;
   }
+}
+
+/** A device number that the machine below has none of: no kernel gives out this major number. */
+function blockId(dev: number, ino: number): string {
+  const minor = dev * 256 + ino;
+  return `blk:${(((minor >> 8) << 20) | (0xfff << 8) | (minor & 0xff)) >>> 0}`;
 }
 
 /** O_DIRECT: memory, length and position in whole sectors. */

@@ -237,6 +237,40 @@ export class History {
     return out;
   }
 
+  /**
+   * The first few sectors of `image` that hold neither what they hold below `seq` nor what a record of [seq, to)
+   * wrote there, in words.
+   */
+  beyond(image: DeviceSectors, seq: number, to: number): string[] {
+    const state = this.stateAt(seq);
+    const out: string[] = [];
+    for (const [device, sectors] of image)
+      for (let s = 0; s < sectors.length && out.length < 12; s++) {
+        const has = sectors[s]!;
+        const want = state.get(device)![s]!;
+        if (has !== want && !this.wrote(device, s, has, seq, to))
+          out.push(`device ${device} sector ${s}: holds ${this.whose(has)}, below ${seq} it is ${this.whose(want)}`);
+      }
+    return out;
+  }
+
+  private wrote(device: number, sector: number, write: number, from: number, to: number): boolean {
+    for (let seq = from; seq < Math.min(to, this.tail); seq++) {
+      const effect = this.entry(seq)?.effect;
+      // A sector that was damaged on its way is written again with all others.
+      if (effect?.device !== device || (effect.write !== write && write !== GARBLED)) continue;
+      if (sector >= effect.at && sector < effect.at + effect.count) return true;
+    }
+    return false;
+  }
+
+  /** Whether a record from `seq` on touches any of these sectors. */
+  touchedFrom(seq: number, device: number, at: number, count: number): boolean {
+    return this.entries
+      .slice(seq - this.firstSeq)
+      .some(({ effect: e }) => e?.device === device && e.at < at + count && e.at + e.count > at);
+  }
+
   private whose(write: number): string {
     if (write === 0) return 'zeroes';
     if (write === GARBLED) return 'garbage';

@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { SimMode } from './sim-seed.js';
 
 export interface Mutant {
   name: string;
@@ -15,8 +16,8 @@ export interface Mutant {
   put: string;
   /** A second place in the same or another file, where one is not enough. */
   also?: { file: string; find: string; put: string };
-  /** Run with policies of sites, or with shippers that put their work off. */
-  mode?: 'policies' | 'deferral' | 'detach';
+  /** What else goes on in the group it is run with. */
+  mode?: SimMode;
   /** First seed to try, one that is known to find it soon; without it the scenarios of sim-every come first. */
   seed?: number;
 }
@@ -390,6 +391,47 @@ export const DEFERRAL_MUTANTS: readonly Mutant[] = [
     find: 'this.busy = pos - this.markPos >= this.batch;',
     put: 'this.busy = true;',
     mode: 'deferral',
+  },
+];
+
+export const RAW_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'a raw site confirms what is not flushed',
+    file: 'slink/raw-site',
+    find: 'rc = this.legs.sync();',
+    put: 'rc = 0;',
+    mode: 'raw',
+  },
+  {
+    name: 'a raw site has its stamp before its flush',
+    file: 'slink/raw-site',
+    find: 'rc = this.legs.sync();',
+    put:
+      '{ const kept = { ...stamp.cursor }; batch.end(stamp.cursor); rc = this.writeStamp();' +
+      '  Object.assign(stamp.cursor, kept); if (rc >= 0) rc = this.legs.sync(); }',
+    mode: 'raw',
+  },
+  {
+    name: 'a raw site is written to behind a closed stamp',
+    file: 'slink/raw-site',
+    find: 'if (!stamp.open) {',
+    put: 'if (false) {',
+    mode: 'raw',
+  },
+  {
+    name: 'the stamp of a raw site is not synced',
+    file: 'slink/raw-stamp',
+    find: "rc = io.fdatasync('STAMP:SYNC', this.fd);\n        // After",
+    put: 'rc = 0;\n        // After',
+    mode: 'raw',
+  },
+  {
+    name: 'a raw site takes any disk for its own',
+    file: 'slink/raw-samples',
+    find: 'if (digest !== sample.digest)',
+    put: 'if (false)',
+    mode: 'raw',
+    seed: 28,
   },
 ];
 

@@ -40,6 +40,8 @@ export class SimRun {
   private pace = 1;
   /** No dice of its own: no deaths while starting, no moods. */
   orderly = false;
+  /** Some sites have no journal. */
+  private readonly raw: boolean;
   private deaths = 0;
   private digest = 0;
 
@@ -47,6 +49,7 @@ export class SimRun {
     this.rng = new Rng(seed, 'run');
     this.checks = new Rng(seed, 'checks');
     this.host = new SimHost(seed, shape ?? randomShape(new Rng(seed, 'shape')));
+    this.raw = this.host.shape.sites.some((site) => site.raw !== undefined);
     if (this.host.shape.sites.some(({ rules }) => rules !== undefined))
       this.operator = new Operator(this.host, new Rng(seed, 'operator'), this.coverage);
     this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
@@ -89,6 +92,7 @@ export class SimRun {
     try {
       this.operator?.maybe();
       this.ask();
+      this.removeSpoilt();
       if (event === 'machine') this.machine();
       else this[event]();
     } catch (error) {
@@ -116,6 +120,15 @@ export class SimRun {
     const { shared } = this.daemon;
     if (asks.chance(0.1)) shared.store(SH.CLOSING, 1);
     else shared.bump(SH.SYNC_ASK);
+  }
+
+  /** Somebody notices what no site could, and gives these sites up. */
+  private removeSpoilt(): void {
+    for (const { nr, spoilt } of this.host.configured) {
+      if (!spoilt) continue;
+      new Operator(this.host, this.rng, this.coverage).remove(nr);
+      this.coverage.hit('raw site exchanged, and nothing could tell');
+    }
   }
 
   private machine(): void {
@@ -236,7 +249,7 @@ export class SimRun {
   }
 
   private episode(): void {
-    this.faults.episode = SimFaults.randomEpisode(this.rng);
+    this.faults.episode = SimFaults.randomEpisode(this.rng, this.raw ? ['STAMP:', 'STAMP:'] : []);
   }
 
   private arm(): void {
@@ -264,6 +277,7 @@ export class SimRun {
     this.deaths++;
     this.bury(death);
     this.site();
+    if (this.raw && this.checks.chance(0.15)) this.troubles.exchangeUnseen(this.step);
     this.restart();
   }
 
@@ -360,6 +374,7 @@ export class SimRun {
     const machines = names.filter((name) => name !== 'client');
     for (let i = 0; i < 40_000; i++) {
       if (i % 64 === 0) this.heal();
+      this.removeSpoilt();
       this.daemon.step('drain');
       if (this.settled()) return this.checkSettled();
       this.daemon.step(rng.pick(machines));

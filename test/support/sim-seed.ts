@@ -5,7 +5,10 @@ import type { Coverage } from './sim-faults.js';
 import type { HostShape } from './sim-host.js';
 import { Rng } from './sim-random.js';
 import { SimRun } from './sim-run.js';
-import { randomShape, withDeferral, withPolicies } from './sim-shape.js';
+import { randomShape, withDeferral, withPolicies, withRaw } from './sim-shape.js';
+
+/** What else goes on in a group: at most one of these. */
+export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw';
 
 export interface RunOptions {
   seed: number;
@@ -14,6 +17,8 @@ export interface RunOptions {
   policies?: boolean;
   /** Shippers put their work off while the group is busy. */
   deferral?: boolean;
+  /** Some sites have no journal. */
+  raw?: boolean;
   /** Stops earlier after so many milliseconds of real time. */
   budgetMs?: number;
   /** Every call goes into the report of a failure. */
@@ -44,9 +49,10 @@ function detachable(shape: HostShape, rng: Rng): HostShape {
   return { ...rest, detach: true, sites: shape.sites.length > 0 ? shape.sites : [one] };
 }
 
-function shapeOf({ seed, policies, deferral, detach }: RunOptions): HostShape {
+function shapeOf({ seed, policies, deferral, detach, raw }: RunOptions): HostShape {
   const shape = randomShape(new Rng(seed, 'shape'));
   if (detach === true) return detachable(shape, new Rng(seed, 'detach'));
+  if (raw === true) return withRaw(shape, new Rng(seed, 'raw'));
   if (policies === true) return withPolicies(shape, new Rng(seed, 'rules'));
   return deferral === true ? withDeferral(shape, new Rng(seed, 'deferral')) : shape;
 }

@@ -2,6 +2,7 @@ import type { LinkRules } from '../../src/slink/policy.js';
 import type { HostShape } from './sim-host.js';
 import { ASYNC } from './sim-policy.js';
 import type { Rng } from './sim-random.js';
+import type { SiteShape } from './sim-site.js';
 
 const KIB64 = 64 * 1024;
 
@@ -67,6 +68,22 @@ export function withDeferral(shape: HostShape, rng: Rng): HostShape {
     },
   }));
   return { ...shape, sites };
+}
+
+/** The same with sites that have no journal. */
+export function withRaw(shape: HostShape, rng: Rng): HostShape {
+  const site = (nr: number): SiteShape => ({ nr, area: 1 << 20, rpoMs: rng.pick([0, 10, 100]) });
+  const sites = [...shape.sites];
+  // Two, so that their disks can be exchanged.
+  for (const least = rng.pick([1, 2, 2]); sites.length < least;) sites.push(site(sites.length + 1));
+  return {
+    ...shape,
+    sites: sites.map((one, i) => {
+      if (i > 0 && rng.chance(0.25)) return one;
+      const legs = rng.pick(['block', 'block', 'file'] as const);
+      return { ...one, raw: { legs, spare: rng.pick([0, 4096, 1 << 20]), idleMs: rng.pick([5, 50, 1000]) } };
+    }),
+  };
 }
 
 export function randomRules(rng: Rng): LinkRules {

@@ -23,6 +23,16 @@ export interface SiteShape {
   bandwidth?: number;
   /** Its shipper may put its work off. */
   defer?: Required<DeferOptions>;
+  /** It has no journal: a block device or file for each device; left out: a folder. */
+  raw?: RawShape;
+}
+
+export interface RawShape {
+  legs: 'block' | 'file';
+  /** Bytes that a block device has beyond its leg. */
+  spare: number;
+  /** Its stamp is closed after so long without data. */
+  idleMs: number;
 }
 
 /** The machine's clock as one site's thread sees it: the wall may be wrong, the monotonic part is the same. */
@@ -43,16 +53,27 @@ class SkewedClock implements Clock {
   }
 }
 
-/** A site whose answers have a witness: everything below `seq` is there, it says. */
-export function witnessed(site: Site, has: (seq: number) => void): Site {
+/** Told what a site answers, and what it is given. */
+export interface Witness {
+  /** Everything below `seq` is there, it says. */
+  has(seq: number): void;
+  /** It is being sent what is below `seq`. */
+  gets(seq: number): void;
+  /** It has opened what stands in its place. */
+  opened(): void;
+}
+
+export function witnessed(site: Site, { has, gets, opened: isOpen }: Witness): Site {
   const open = site.open.bind(site);
   const write = site.write.bind(site);
   site.open = (how) => {
     const opened = open(how);
+    if (opened.ok) isOpen();
     if (opened.ok) has(opened.cursor.seq);
     return opened;
   };
   site.write = (batch, confirmed) => {
+    gets(batch.before.seq + batch.records);
     const all = (): void => has(batch.before.seq + batch.records);
     const rc = write(batch, () => {
       all();
@@ -68,12 +89,19 @@ export function folderOf(nr: number): string {
   return `/site${nr}/group`;
 }
 
+/** What the images of a site are named. */
+export function siteImage(nr: number, device: number): string {
+  return `${folderOf(nr)}/disk${device}.img`;
+}
+
 export class SimSite {
   readonly shape: SiteShape;
   readonly disk: SimDisk;
   readonly clock: SkewedClock;
   /** Seq below which it has confirmed everything, as its shipper reported it. */
   confirmed = 0;
+  /** Seq below which it may have been sent records, by this daemon or one before. */
+  sent = 0;
   /** It was open once: from then on it exists. */
   made = false;
   /** An operator paused it. */
@@ -82,6 +110,8 @@ export class SimSite {
   removed = false;
   /** The site whose disk stands in this one's place. */
   exchanged: SimSite | undefined;
+  /** It was open while exchanged, and nothing could have told it: what its disk holds is nobody's promise any more. */
+  spoilt = false;
 
   constructor(shape: SiteShape, machine: Clock, generous: boolean) {
     this.shape = shape;

@@ -4,6 +4,7 @@ import type { Coverage } from './sim-faults.js';
 import type { SimHost } from './sim-host.js';
 import type { CallFacts, IoKind, Verdict } from './sim-io.js';
 import type { Rng } from './sim-random.js';
+import { differs } from './sim-raw.js';
 import type { SimSite } from './sim-site.js';
 
 /**
@@ -121,10 +122,22 @@ export class SiteTroubles {
     const others = well.filter((other) => other !== site && other.made);
     if (others.length === 0 || !site.made) return;
     const other = this.rng.pick(others);
+    // Mostly both have come equally far, and nothing could tell their disks from each other.
+    const { local, history } = this.host;
+    const same = (one: SimSite, its: SimSite): boolean =>
+      one.shape.raw !== undefined && differs(local, history, one, its) === undefined;
+    if ((same(site, other) || same(other, site)) && this.rng.chance(0.9)) return;
     this.host.note(`the disks of sites ${site.nr} and ${other.nr} are exchanged`);
     site.exchange(other);
     for (const one of [site, other]) this.now.set(one, { ...this.dice('exchanged'), until });
     this.coverage.hit('site exchanged');
+  }
+
+  /** Two disks are exchanged while nobody has them open. */
+  exchangeUnseen(step: number): void {
+    const well = this.host.configured.filter((site) => !this.now.has(site));
+    for (let tries = 0; tries < 4 && well.length > 0 && well.every((site) => site.exchanged === undefined); tries++)
+      this.exchange(this.rng.pick(well), well, step + this.rng.between(50, LONGEST));
   }
 
   /** Every site is cut off, for so long. */
