@@ -67,7 +67,7 @@ describe('kill -9 of the daemon', function () {
   }
 
   it(`${KILLS} times under fio on the file`, async () => {
-    const m = (mounted = await Mounted.start({ size: '128M', logSize: '1G' }));
+    const m = (mounted = await Mounted.start({ size: '128M', logSize: '8G' }));
     const load = fioStart(m, m.disk, LOAD, 140_000);
     const prober = await Prober.start(m, m.disk, 120 * MIB);
     await killUnder(m, load, prober);
