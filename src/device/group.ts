@@ -284,19 +284,15 @@ export class DeviceGroup {
     if (!durable && this.shared.words[SH.LOG_ERROR] !== 0) return this.refuse(KIND.FLUSH, -ERRNO.EIO, lo, hi);
     const { shared } = this;
     const done = durable && this.gates.confirmed(seq);
-    if (!done && shared.flushRoom <= 0 && this.o.resend !== undefined) {
-      // Links hold as many requests as there are places. It comes again when there are some; the rest is served.
-      this.dropped = true;
-      return;
-    }
+    // Links hold as many requests as there are places: it comes again when there are some, and the rest is served.
+    if (!done && shared.flushRoom <= 0 && this.o.resend !== undefined) return void (this.dropped = true);
     this.meter.taken(KIND.FLUSH, node - this.firstDeviceNode, 0);
     if (done) {
       this.meter.answered(KIND.FLUSH);
       return this.reply.status(lo, hi, 0);
     }
     this.waitFor(KIND.FLUSH, seq, lo, hi, 0, shared.load(SH.SYNC), shared.load(SH.SYNC + 1));
-    this.unwoken = 0;
-    this.o.committer.ring();
+    this.wake(0, true);
   }
 
   fallocate(node: number, offset: number, length: number, mode: number, lo: number, hi: number): void {

@@ -266,7 +266,7 @@ export class Mounted {
     return join(this.fusectl === '' ? '/sys/fs/fuse/connections' : this.fusectl, minor);
   }
 
-  private get environment(): NodeJS.ProcessEnv {
+  get environment(): NodeJS.ProcessEnv {
     return { ...process.env, [MARK]: this.mark, REPTOOL_RUN: join(this.top, 'run') };
   }
 
