@@ -6,6 +6,7 @@
  * Each slot is a buffer of its own: a page whose last 16 bytes are left for a reply header, then room for the
  * largest read widened to whole 4 KiB blocks at both ends.
  */
+import * as fs from 'node:fs';
 import { setU64 } from '../base/codec.js';
 import { Defect, ERRNO } from '../base/errors.js';
 import { Mem } from '../base/mem.js';
@@ -23,6 +24,9 @@ const RING_HEAD_AT = 2;
 const RING_TAIL_AT = 3;
 const RING_MAGIC_AT = 4;
 const RING_MAGIC = 0xa10a10a1 | 0;
+
+/** What an eventfd is raised by. */
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 /** Reads that are gathered at most. */
 const GATHER = 8;
@@ -152,6 +156,8 @@ export class AioReader {
     do rc = sys.pread(fd, Number(to), Number(bytes), Number(start));
     while (rc === -ERRNO.EINTR);
     this.refused.push(at / IOCB, rc);
+    // The kernel rings for what it took only, and the owner may be about to sleep.
+    fs.writeSync(this.eventfd, ONE);
   }
 
   /**

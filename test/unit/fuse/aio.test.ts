@@ -74,5 +74,12 @@ describe('AioReader', () => {
     assert.deepEqual(found.get(good), [7, BLOCK]);
     assert.deepEqual(found.get(behind), [8, BLOCK]);
     assert.equal(found.get(bad)![1], -9, 'EBADF');
+    const counter = new Uint8Array(8);
+    while (aio.inFlight > 0) aio.reap(0, () => undefined);
+    fs.readSync(aio.eventfd, counter);
+    // Nothing but a refused one is under way: whoever polls has to hear of it all the same.
+    aio.queue(-1, 0, BLOCK);
+    aio.submit();
+    assert.equal(fs.readSync(aio.eventfd, counter), 8, 'the eventfd is up');
   });
 });
