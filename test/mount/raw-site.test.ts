@@ -89,6 +89,7 @@ describe('raw site', function () {
       '--direct=1',
       '--size=16m',
       '--loops=50',
+      '--allow_file_create=0',
     ]);
     await untilSite(m, 'the site is inside its window', (s) => s['open-window'] !== null);
     await m.killAll();

@@ -308,8 +308,8 @@ const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
   {
     name: 'a flush does not wait for sync sites',
     file: 'device/group',
-    find: 'if (durable && this.gates.confirmed(seq)) {',
-    put: 'if (durable) {',
+    find: 'const done = durable && this.gates.confirmed(seq);',
+    put: 'const done = durable;',
   },
   {
     name: 'a link is degraded before anybody has waited',
@@ -364,7 +364,7 @@ const OF_POLICIES: readonly Omit<Mutant, 'policies'>[] = [
     file: 'replog/shared',
     find: 'if (floatView[SHF.WANTED + place] < seq)',
     put: '',
-    seed: 16,
+    seed: 135,
   },
 ];
 
