@@ -66,6 +66,47 @@ export interface GroupIdentity {
 
 export type { SiteCursor } from './cursor.js';
 
+/**
+ * A site that is to be made equal by copying (ARCHITECTURE 20). Everything before `at` is in its images already or will
+ * be copied; records follow from `at` on.
+ */
+export interface SiteResync {
+  at: SiteCursor;
+  /** The devices of the present. What the site has beyond them goes as by a DEVICE_REMOVE; what it lacks is made. */
+  devices: readonly SiteDevice[];
+  /** The first number that no device had yet: records of smaller ones that are not in `devices` are passed over. */
+  nextDevice: number;
+  /**
+   * Begins at `at` even where the site says that it is farther; and where the operator says so (`force`), even where
+   * the site, or an image of it, is another's: what is there is overwritten.
+   */
+  anew: boolean;
+  force: boolean;
+}
+
+/**
+ * What a resync and a verify need of an open site. Ranges are whole sectors within a device that the site has; calls
+ * return 0 (`read`: the bytes) or a negative errno with `reason` set, after which the next call is `open`. ENODEV: it has no
+ * such device, which is no failure of the site.
+ */
+export interface SiteCopy {
+  /** Reads what the site holds into `mem` at `at`, which is aligned to 4096. Past any cache where it can. */
+  read(nr: number, offset: number, length: number, mem: Mem, at: number): number;
+  /**
+   * The first byte at or behind `offset` that may hold anything but zeroes, at most `end`; `end` where all are zero. Left out
+   * where the site cannot tell.
+   */
+  nextData?(nr: number, offset: number, end: number): number;
+  /** Writes; only while the site is `inconsistent`. It survives a crash of the site behind the next `settle`. */
+  write(nr: number, offset: number, length: number, mem: Mem, at: number): number;
+  /** The range reads as zeroes; holes where they can be had. */
+  zero(nr: number, offset: number, length: number): number;
+  /** What was written and zeroed so far survives a crash of the site. */
+  settle(): number;
+  /** The site is a prefix of history at its cursor again: settles everything, and its stamp says so durably. */
+  whole(): number;
+}
+
 /** What `open` may do where nothing of the site is there yet. */
 export interface SiteOpen {
   /**
@@ -79,6 +120,12 @@ export interface SiteOpen {
    * Left out for a site that exists: then one that is not there has failed and is never made anew.
    */
   create?: SiteCursor;
+  /**
+   * The link is inconsistent. A site whose stamp says so itself and whose cursor is at or behind `at` goes on from its own
+   * (unless `anew`); any other one is set to `at`, its stamp says *inconsistent*, durably, before anything else is
+   * changed, and the devices are made to fit. A site that is not there yet is made at `at`.
+   */
+  resync?: SiteResync;
   /**
    * Shows the headers of all records that may have been sent behind `from` and never confirmed. False where the
    * log has no batch that begins at `from`, or cannot be read there.
@@ -135,6 +182,10 @@ export interface Site {
   readonly preparing?: boolean;
   /** After a failure or `preparing`: when to try again, milliseconds; undefined = at the usual interval. */
   readonly againMs?: number | undefined;
+  /** Its stamp says that it is no prefix of history: from an `open` with `resync` until `copy.whole` has returned 0. */
+  readonly inconsistent?: boolean;
+  /** Left out by types that can be neither resynced nor verified. */
+  readonly copy?: SiteCopy;
   /** Left out by sites that have no connections. */
   readonly connections?: Connections | undefined;
   open(how: SiteOpen): SiteOpened;
