@@ -31,10 +31,10 @@ export const VERIFY: FioArgs = {
   randrepeat: 0,
 };
 
-/** Starts fio; `fioDone` waits for it. It makes no file where a device was, once the mount is gone. */
+/** Starts fio; `fioDone` waits for it. Once the mount is gone it makes no file where a device was. */
 export function fioStart(mounted: Mounted, file: string, args: FioArgs, timeoutMs = 60_000): Child {
-  const fixed: FioArgs = { 'output-format': 'json', group_reporting: true, allow_file_create: 0 };
-  const all: FioArgs = { name: 'job', filename: file, ...fixed, ...args };
+  const all: FioArgs = { name: 'job', filename: file, 'output-format': 'json', group_reporting: true, ...args };
+  if (file.startsWith(`${mounted.dir}/`)) all.allow_file_create = 0;
   const words = Object.entries(all).map(([key, value]) => (value === true ? `--${key}` : `--${key}=${value}`));
   return mounted.spawn('fio', words, { timeoutMs, cwd: mounted.top });
 }
