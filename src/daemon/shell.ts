@@ -14,6 +14,7 @@ import type { LogPlace } from '../replog/format.js';
 import type { ClosedSegment } from '../replog/segments.js';
 import type { GroupIdentity, LinkState, OpenWindow, SiteCursor, SiteDevice } from '../slink/contract.js';
 import type { ImageSpec, LocalSpec } from '../slink/images.js';
+import type { CopiedReport, InSyncReport, ResyncOrder, ResyncProgress } from '../slink/resync.js';
 import type { Readers } from '../slink/shipper.js';
 import type { SlinkAround } from '../slink/types.js';
 import type { WorkerBase } from './threads.js';
@@ -61,6 +62,8 @@ export interface ShipStart {
   cursor: SiteCursor;
   fresh: boolean;
   paused: boolean;
+  /** The link is inconsistent. */
+  resync?: ResyncOrder;
 }
 
 /** To a shell that runs. `stop`: end at once, whatever is left to do. */
@@ -77,7 +80,11 @@ export type ToShell =
   | { t: 'images'; images: ApplyStart['images'] }
   /** To a shipper: open the site's images for reading (answered by `readers`); they are not read any more. */
   | { t: 'readers' }
-  | { t: 'readersGone' };
+  | { t: 'readersGone' }
+  /** To a shipper: the link was dropped to its dirty logs, or dropped again. */
+  | { t: 'resync'; order: ResyncOrder }
+  /** To a shipper: the index holds no dirty region of this epoch any more. */
+  | { t: 'whole'; epoch: number; wholeAt: number };
 
 export type FromShell =
   | { t: 'up' }
@@ -101,10 +108,14 @@ export type FromApply =
 
 export type FromShip =
   | FromShell
-  | { t: 'cursor'; place: SiteCursor }
+  /** `epoch` of the order under which it was confirmed, 0 = none: one of an earlier epoch may be behind the drop. */
+  | { t: 'cursor'; place: SiteCursor; epoch: number }
   | { t: 'state'; state: LinkState; reason: string }
   | { t: 'readers'; found: Readers | string }
-  | { t: 'window'; window: OpenWindow | null };
+  | { t: 'window'; window: OpenWindow | null }
+  | ({ t: 'copied' } & CopiedReport)
+  | ({ t: 'insync' } & InSyncReport)
+  | ({ t: 'progress' } & ResyncProgress);
 
 /** A machine that is ready to run, and what the shell asks it. */
 export interface Runner {

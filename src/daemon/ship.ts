@@ -51,7 +51,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       site,
       meter: new LinkMeter(shared.meters, window, data.link),
       events: {
-        cursor: (place) => post({ t: 'cursor', place: { ...place } }),
+        cursor: (place) => post({ t: 'cursor', place: { ...place }, epoch: 0 }),
         state: (state, reason) => post({ t: 'state', state, reason }),
         window: (window) => post({ t: 'window', window }),
         rests: tidyNowAndThen,

@@ -23,6 +23,8 @@
  *   GATES        main       two words, bit i = link i may hold writers now; an entry waits for no other links
  *   SYNC         main       two words, links that every write and flush waits for (subset of GATES)
  *   LIMITED      main       two words, links whose fall-behind limits count now (subset of GATES)
+ *   DOUBTS       applier    grows with every failed sync of slink 0's images, behind DOUBT of the window: whoever found it
+ *                           the same before it read an image and behind the next good sync has read what was kept
  *   LINK_SEQ     shipper i  low 32 bits of the seq below which the site has confirmed everything
  *   HELD         shipper i  low 32 bits of the seq below which everything is in the site's images; a folder confirms what
  *                           it has staged (LINK_SEQ) before that
@@ -76,6 +78,7 @@ export const SH = {
   GATES: 22,
   SYNC: 24,
   LIMITED: 26,
+  DOUBTS: 28,
   /** Bell of link thread i stands at BELL_LINKS + 2·i. */
   BELL_LINKS: 64,
   /** Link i has LINK_SEQ + i, SWITCHES + i, IMAGES + i and HELD + i. */

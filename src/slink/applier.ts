@@ -356,6 +356,7 @@ export class Applier implements Machine {
     const rc = images.sync();
     if (rc < 0) {
       Atomics.store(window.words, W.DOUBT, 1);
+      this.parts.shared.bump(SH.DOUBTS);
       this.doubt = true;
       return this.fail(-rc, images.failedFile, 'sync');
     }

@@ -262,6 +262,28 @@ describe('Applier', () => {
     assert.equal(places[places.length - 1]?.seq, rig.appender.seq);
   });
 
+  it('! a failed sync is counted behind the doubt, so that no count stands for a doubt that is yet to come', () => {
+    write(0, 4096, 7);
+    settle();
+    const { window, shared } = rig;
+    const bump = shared.bump.bind(shared);
+    const seen: number[] = [];
+    shared.bump = (word) => {
+      if (word === SH.DOUBTS) seen.push(window.load(W.DOUBT));
+      bump(word);
+    };
+    fail('APPLY:SYNC', ERRNO.EIO);
+    for (let i = 1; i <= 2; i++) {
+      rig.clock.ms += 1000;
+      run();
+      assert.equal(shared.load(SH.DOUBTS), i);
+    }
+    faults.rule = undefined;
+    rig.clock.ms += 1000;
+    run();
+    assert.deepEqual([seen, window.load(W.DOUBT), shared.load(SH.DOUBTS)], [[1, 1], 0, 2]);
+  });
+
   it('! writing again never shows an older version of what is being read', () => {
     for (let i = 1; i <= 20; i++) {
       write(0, 4096, i);
