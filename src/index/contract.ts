@@ -11,9 +11,25 @@ export interface LinkFact {
   nr: number;
   cursor: LogPlaceLike;
   reign: number;
-  /** `in-order`: the site is a prefix of history at its cursor; `inconsistent`: it needs a full resync. */
+  /** `in-order`: the site is a prefix of history at its cursor; `inconsistent`: it has to be made equal by copying. */
   sync: 'in-order' | 'inconsistent';
   paused: boolean;
+  /**
+   * Of an inconsistent link: it is in order again once its cursor's seq is at least this one and nothing is dirty. Left out
+   * where it is not known what the site lacks: all of it.
+   */
+  wholeAt?: number;
+}
+
+/** Which regions of a device may differ at a site. A device without such a fact: unknown, every region may. */
+export interface DirtyFact {
+  link: number;
+  device: number;
+  /** Sectors of a region. */
+  region: number;
+  regions: number;
+  /** Region i is bit i % 8 of byte i / 8, set = dirty; `ceil(regions / 8)` bytes, bits behind the last region are 0. */
+  bits: Uint8Array;
 }
 
 export interface ReignFact {
@@ -41,8 +57,12 @@ export interface SegmentFact {
 export interface IndexChange {
   checkpoint?: LogPlaceLike;
   links?: LinkFact[];
-  /** Numbers of links that are no more. */
+  /** Numbers of links that are no more; what was dirty there goes with them, whatever else the change says. */
   dropLinks?: number[];
+  /** Replaces what was dirty of each of these. */
+  dirty?: DirtyFact[];
+  /** Of a link, or of one device there. Happens before `dirty`. */
+  dropDirty?: { link: number; device?: number }[];
   reigns?: ReignFact[];
   segments?: SegmentFact[];
   /** Forget segments whose first byte lies below this position. */
@@ -59,6 +79,8 @@ export interface Index {
   reigns(): ReignFact[];
   segments(): Omit<SegmentFact, 'extents'>[];
   extents(start: number): Uint8Array | undefined;
+  /** Of all devices, in the order of their numbers. */
+  dirty(link: number): DirtyFact[];
   /** Atomic; durable when it returns the new generation. Throws RepError (ENOSPC, EIO). */
   commit(change: IndexChange): number;
   close(): Promise<void>;

@@ -8,6 +8,9 @@
  *   reigns     reign                   ReignFact
  *   segments   log position of start   SegmentFact without extents
  *   extents    log position of start   packed table (replog/extents), bytes
+ *   dirty      [link, device]          DirtyFact, bytes (index/dirty.ts)
+ *
+ * `dirty` came later: an environment without it has no such fact, and is given the empty database when it is opened.
  *
  * One transaction per commit, synchronous. `overlappingSync` is off: with it (the package's default) a commit
  * returns before it is flushed, and a superblock could name a generation that a crash takes back.
@@ -19,7 +22,8 @@ import { open, type Database, type RootDatabase } from 'lmdb';
 import { ERRNO, RepError, errnoText, type ErrnoName } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { auditEnvironment } from './audit.js';
-import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from './contract.js';
+import type { DirtyFact, Index, IndexChange, LinkFact, ReignFact, SegmentFact } from './contract.js';
+import { decodeDirty, encodeDirty } from './dirty.js';
 import type { LogPlaceLike } from './place.js';
 
 const VERSION = 1;
@@ -53,6 +57,7 @@ class LmdbIndex implements Index {
   private readonly reignRows: Database<ReignFact, number>;
   private readonly segmentRows: Database<SegmentRow, number>;
   private readonly extentRows: Database<Uint8Array, number>;
+  private readonly dirtyRows: Database<Uint8Array, [link: number, device: number]>;
 
   constructor(dir: string) {
     this.dir = dir;
@@ -62,6 +67,7 @@ class LmdbIndex implements Index {
     this.reignRows = this.env.openDB({ name: 'reigns', encoding: 'json' });
     this.segmentRows = this.env.openDB({ name: 'segments', encoding: 'json' });
     this.extentRows = this.env.openDB({ name: 'extents', encoding: 'binary' });
+    this.dirtyRows = this.env.openDB({ name: 'dirty', encoding: 'binary' });
     const id = this.facts.get('id');
     if (typeof id !== 'string') {
       this.id = randomBytes(16).toString('hex');
@@ -106,6 +112,18 @@ class LmdbIndex implements Index {
     return table === undefined ? undefined : Uint8Array.from(table);
   }
 
+  dirty(link: number): DirtyFact[] {
+    return Array.from(this.dirtyRows.getRange(ofLink(link)), ({ key, value }) => {
+      const fact = decodeDirty(link, key[1], value);
+      if (fact !== undefined) return fact;
+      throw new RepError(
+        'EIO',
+        `index ${this.dir}: what is dirty of device ${key[1]} at site ${link} is damaged; move the folder away to begin ` +
+          'with an empty one (every site is then compared and resynced)',
+      );
+    });
+  }
+
   commit(change: IndexChange): number {
     const generation = this.generation + 1;
     try {
@@ -127,7 +145,13 @@ class LmdbIndex implements Index {
   private write(change: IndexChange): void {
     if (change.checkpoint !== undefined) this.facts.putSync('checkpoint', change.checkpoint);
     for (const link of change.links ?? []) this.linkRows.putSync(link.nr, link);
-    for (const nr of change.dropLinks ?? []) this.linkRows.removeSync(nr);
+    for (const { link, device } of change.dropDirty ?? []) this.dropDirty(link, device);
+    for (const fact of change.dirty ?? []) this.dirtyRows.putSync([fact.link, fact.device], encodeDirty(fact));
+    for (const nr of change.dropLinks ?? []) {
+      this.linkRows.removeSync(nr);
+      // A site that gets the number later must not find them.
+      this.dropDirty(nr, undefined);
+    }
     for (const reign of change.reigns ?? []) this.reignRows.putSync(reign.reign, reign);
     for (const { extents, ...row } of change.segments ?? []) {
       this.segmentRows.putSync(row.start, row);
@@ -139,6 +163,17 @@ class LmdbIndex implements Index {
       this.extentRows.removeSync(start);
     }
   }
+
+  private dropDirty(link: number, device: number | undefined): void {
+    const keys =
+      device === undefined ? Array.from(this.dirtyRows.getKeys(ofLink(link))) : [[link, device] as [number, number]];
+    for (const key of keys) this.dirtyRows.removeSync(key);
+  }
+}
+
+/** All keys of a link: a list sorts behind what it begins with, and before the next number. */
+function ofLink(link: number): { start: [number]; end: [number] } {
+  return { start: [link], end: [link + 1] };
 }
 
 /** LMDB reports the system's errno, or a negative code of its own. */

@@ -3,7 +3,7 @@
  * returns. The store outlives processes and keeps its last generations, so that it can be set back or lost.
  */
 import { RepError } from '../../src/base/errors.js';
-import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../../src/index/contract.js';
+import type { DirtyFact, Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../../src/index/contract.js';
 import type { LogPlaceLike } from '../../src/index/place.js';
 import type { SimIo } from './sim-io.js';
 import type { Rng } from './sim-random.js';
@@ -14,6 +14,7 @@ interface Facts {
   links: Map<number, LinkFact>;
   reigns: ReignFact[];
   segments: SegmentFact[];
+  dirty: DirtyFact[];
 }
 
 const KEEP = 12;
@@ -99,6 +100,10 @@ export class SimIndex implements Index {
     return this.store.facts.segments.find((segment) => segment.start === start)?.extents;
   }
 
+  dirty(link: number): DirtyFact[] {
+    return this.store.facts.dirty.filter((fact) => fact.link === link).map(copy);
+  }
+
   commit(change: IndexChange): number {
     const rc = this.io.through('INDEX:COMMIT', 'index', '/index', (share) => {
       if (share < 1) return 0;
@@ -131,11 +136,24 @@ function applied(old: Facts, change: IndexChange): Facts {
     if (at >= 0) reigns[at] = reign;
     else reigns.push(reign);
   }
-  return { generation: old.generation + 1, checkpoint: change.checkpoint ?? old.checkpoint, links, reigns, segments };
+  const checkpoint = change.checkpoint ?? old.checkpoint;
+  return { generation: old.generation + 1, checkpoint, links, reigns, segments, dirty: dirtyBehind(old.dirty, change) };
+}
+
+function dirtyBehind(old: readonly DirtyFact[], change: IndexChange): DirtyFact[] {
+  const same = (a: { link: number; device: number }, b: { link: number; device?: number }): boolean =>
+    a.link === b.link && (b.device === undefined || a.device === b.device);
+  const { dirty = [], dropDirty = [], dropLinks = [] } = change;
+  return [
+    ...old.filter((fact) => !dropDirty.some((gone) => same(fact, gone)) && !dirty.some((d) => same(fact, d))),
+    ...dirty,
+  ]
+    .filter((fact) => !dropLinks.includes(fact.link))
+    .sort((a, b) => a.link - b.link || a.device - b.device);
 }
 
 function emptyFacts(): Facts {
-  return { generation: 0, checkpoint: undefined, links: new Map(), reigns: [], segments: [] };
+  return { generation: 0, checkpoint: undefined, links: new Map(), reigns: [], segments: [], dirty: [] };
 }
 
 function newId(rng: Rng): string {

@@ -68,8 +68,16 @@ describe('types', () => {
     { words: ['core', '8192', 'maybe'], error: /^core: "maybe": write sync or nosync$/ },
     { words: ['core', '8192', 'sync', 'x'], error: /^core: "x": only <region size> \[sync\|nosync\] is known$/ },
     { words: ['disk', '/dev/d', '8192', 'nosync'], is: { region: 8192, device: '/dev/d', start: 'nosync' } },
-    { words: ['disk'], error: /^disk: no words: write <dev> <region size> \[sync\|nosync\]$/ },
-    { words: ['disk', '/dev/d'], error: /^disk: no region size: write <dev> <region size> \[sync\|nosync\]$/ },
+    { words: ['disk', '8192'], is: { region: 8192, device: undefined, start: undefined } },
+    { words: ['disk', '128', 'sync'], is: { region: 128, device: undefined, start: 'sync' } },
+    { words: ['disk'], error: /^disk: no region size: write \[<dev>\] <region size> \[sync\|nosync\]$/ },
+    { words: ['disk', '/dev/d'], error: /^disk: no region size: write \[<dev>\] <region size> \[sync\|nosync\]$/ },
+    { words: ['disk', '8192', '8192'], error: /^disk: "8192": write sync or nosync$/ },
+    { words: ['disk', 'dlog', '8192'], error: /^disk: "dlog": .* the path of a device begins with a slash$/ },
+    { words: ['disk', '8k'], error: /^disk: "8k": a region size is a number of sectors, the path/ },
+    { words: ['disk', '/dev/d', '8192', 'nosync', 'x'], error: /^disk: "x": only \[<dev>\] <region size>/ },
+    { words: ['core', '2147483648'], is: { region: 2147483648, device: undefined, start: undefined } },
+    { words: ['core', '4294967296'], error: /^core: region size 4294967296: a region has at most 2147483648 sectors$/ },
   ];
   for (const { words, is, error } of dirtyLogs)
     it(`dirty-log words "${words.join(' ')}" are ${error === undefined ? 'taken' : 'refused'}`, () => {

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { open as openLmdb } from 'lmdb';
 import { RepError } from '../../../src/base/errors.js';
-import type { Index, LinkFact, SegmentFact } from '../../../src/index/contract.js';
+import { DirtyBits } from '../../../src/dirtylog/bits.js';
+import type { DirtyFact, Index, LinkFact, SegmentFact } from '../../../src/index/contract.js';
 import { auditEnvironment } from '../../../src/index/audit.js';
 import { openIndex } from '../../../src/index/lmdb.js';
 import { recover } from '../../../src/replog/recovery.js';
@@ -17,6 +19,10 @@ const LINK: LinkFact = { nr: 1, cursor: PLACE, reign: 2, sync: 'in-order', pause
 function segment(start: number): SegmentFact {
   const tags = [{ name: 'größer', seq: 7, timeUs: 1 }];
   return { start, firstSeq: 5, lastSeq: 9, firstTimeUs: 1, lastTimeUs: 2, tags, extents: Uint8Array.of(1, 2, 3) };
+}
+
+function dirtyFact(link: number, device: number, ...bits: number[]): DirtyFact {
+  return { link, device, region: 8192, regions: bits.length * 8 - 3, bits: Uint8Array.from(bits) };
 }
 
 describe('openIndex', () => {
@@ -79,6 +85,110 @@ describe('openIndex', () => {
     assert.equal(index.extents(100), undefined);
   });
 
+  it('keeps what is dirty, by link and device, across opens', async () => {
+    const index = opened();
+    assert.deepEqual(index.dirty(1), []);
+    const facts = [dirtyFact(1, 0, 1, 2), dirtyFact(1, 300, 3), dirtyFact(1, 65_535, 0), dirtyFact(2, 1, 9)];
+    index.commit({ links: [{ ...LINK, sync: 'inconsistent', wholeAt: 77 }], dirty: facts });
+    const again = await reopened(index);
+    assert.equal(again.links()[0]!.wholeAt, 77);
+    assert.deepEqual(again.dirty(1), facts.slice(0, 3));
+    assert.deepEqual(again.dirty(2), facts.slice(3));
+    again.commit({ dirty: [dirtyFact(1, 300, 7, 7)] });
+    assert.deepEqual(again.dirty(1)[1], dirtyFact(1, 300, 7, 7));
+    const { bits } = again.dirty(1)[1]!;
+    again.commit({ dirty: [dirtyFact(1, 300, 8, 8)] });
+    assert.deepEqual([...bits], [7, 7], 'what was handed out is a copy');
+  });
+
+  it('commit drops what is dirty of a device, of a link, and with the link', () => {
+    const index = opened();
+    const facts = [1, 2, 10, 255, 256, 2047].flatMap((nr) => [dirtyFact(nr, 0, nr & 15), dirtyFact(nr, 256, 1)]);
+    index.commit({ dirty: facts });
+    const left = (): number[][] => [1, 2, 10, 255, 256, 2047].map((nr) => index.dirty(nr).map(({ device }) => device));
+    index.commit({ dropDirty: [{ link: 1, device: 0 }, { link: 255 }] });
+    assert.deepEqual(left(), [[256], [0, 256], [0, 256], [], [0, 256], [0, 256]]);
+    index.commit({ dropDirty: [{ link: 2 }], dirty: [dirtyFact(2, 5, 1)], dropLinks: [1] });
+    assert.deepEqual(left(), [[], [5], [0, 256], [], [0, 256], [0, 256]]);
+    index.commit({ dropLinks: [2047, 10], dirty: [dirtyFact(10, 7, 1)] });
+    assert.deepEqual(left(), [[], [5], [], [], [0, 256], []]);
+  });
+
+  it('what is dirty of a device of 4 TiB is 128 KiB, or 8 MiB with the smallest regions', async () => {
+    const index = opened();
+    for (const [device, region] of [8192, 128].entries()) {
+      const bits = new DirtyBits(region, (4 * 2 ** 40) / 512);
+      bits.fill();
+      index.commit({ dirty: [{ link: 1, device, region, regions: bits.regions, bits: bits.bytes() }] });
+    }
+    const found = (await reopened(index)).dirty(1);
+    assert.deepEqual(
+      found.map(({ bits }) => bits.length),
+      [128 * 1024, 8 * 1024 * 1024],
+    );
+    assert.ok(found.every(({ bits }) => bits.every((byte) => byte === 255)));
+    assert.equal(auditEnvironment(join(dir, 'index', 'data.mdb')), undefined);
+  });
+
+  it('an environment of before dirty facts opens unchanged, without any', async () => {
+    const index = opened();
+    index.commit({ checkpoint: PLACE, links: [LINK], segments: [segment(0)] });
+    await open.splice(0)[0]!.close();
+    const old = openLmdb({ path: join(dir, 'index'), overlappingSync: false, maxDbs: 8 });
+    old.openDB({ name: 'dirty', encoding: 'binary' }).dropSync();
+    await old.close();
+    const again = opened();
+    assert.deepEqual([again.generation, again.id], [1, index.id]);
+    assert.deepEqual([again.links(), again.dirty(1)], [[LINK], []]);
+    again.commit({ dirty: [dirtyFact(1, 0, 1)] });
+    assert.deepEqual((await reopened(again)).dirty(1), [dirtyFact(1, 0, 1)]);
+  });
+
+  it('! marks and the cursor they allow to move are on the disk together, or neither', async () => {
+    const script = join(dir, 'marks.mjs');
+    const module = new URL('../../../src/index/lmdb.js', import.meta.url).href;
+    writeFileSync(
+      script,
+      `import { openIndex } from '${module}'; import { writeSync } from 'node:fs';
+       const index = openIndex('${join(dir, 'killed')}');
+       const [link] = index.links();
+       for (let seq = (link?.cursor.seq ?? 0) + 1; ; seq++) {
+         const cursor = { ...${JSON.stringify(PLACE)}, seq };
+         index.commit({ links: [{ ...${JSON.stringify(LINK)}, sync: 'inconsistent', cursor, wholeAt: seq }],
+           dirty: [0, 1].map((device) => ({ link: 1, device, region: 8192, regions: 4096 * 8,
+             bits: new Uint8Array(4096).fill(seq & 255) })) });
+         if (seq % 10 === 0) writeSync(1, '.');
+       }`,
+    );
+    let last = 0;
+    for (let round = 0; round < 6; round++) {
+      const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const gone = new Promise((resolve) => child.once('exit', resolve));
+      await new Promise((resolve) => child.stdout.once('data', resolve));
+      child.kill('SIGKILL');
+      await gone;
+      const index = opened(join(dir, 'killed'));
+      const [link] = index.links();
+      assert.ok(link!.cursor.seq > last, 'the child has committed something');
+      last = link!.cursor.seq;
+      const facts = index.dirty(1);
+      assert.equal(facts.length, 2);
+      for (const { bits } of facts) assert.ok(bits.every((byte) => byte === (last & 255)));
+      assert.equal(link!.wholeAt, last);
+      await open.splice(0)[0]!.close();
+    }
+  });
+
+  it('says which fact is damaged', async () => {
+    const index = opened();
+    index.commit({ dirty: [dirtyFact(3, 4, 1)] });
+    await open.splice(0)[0]!.close();
+    const broken = openLmdb({ path: join(dir, 'index'), overlappingSync: false, maxDbs: 8 });
+    broken.openDB<Uint8Array, number[]>({ name: 'dirty', encoding: 'binary' }).putSync([3, 4], new Uint8Array(17));
+    await broken.close();
+    assert.throws(() => opened().dirty(3), { errno: 'EIO', message: /dirty of device 4 at site 3 is damaged; move/ });
+  });
+
   it('commit is all or nothing', () => {
     const index = opened();
     index.commit({ checkpoint: PLACE });
@@ -87,6 +197,9 @@ describe('openIndex', () => {
     assert.throws(() => index.commit({ links: [LINK], segments: [segment(9), Object.assign(bad, { toJSON: boom })] }));
     assert.equal(index.generation, 1);
     assert.deepEqual([index.links(), index.segments()], [[], []]);
+    const short = { ...dirtyFact(1, 0, 1), bits: new Uint8Array(9) };
+    assert.throws(() => index.commit({ dirty: [dirtyFact(1, 1, 1), short], links: [LINK] }));
+    assert.deepEqual([index.generation, index.links(), index.dirty(1)], [1, [], []]);
   });
 
   it('! commit is on the disk when it returns', function () {

@@ -6,7 +6,7 @@ import type { Clock } from '../../../src/base/clock.js';
 import { realIo, type Io } from '../../../src/base/io.js';
 import * as sys from '../../../src/base/sys.js';
 import { MIB } from '../../../src/base/units.js';
-import type { Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../../../src/index/contract.js';
+import type { DirtyFact, Index, IndexChange, LinkFact, ReignFact, SegmentFact } from '../../../src/index/contract.js';
 import type { LogPlaceLike } from '../../../src/index/place.js';
 import { Appender } from '../../../src/replog/appender.js';
 import { Committer, type CommitterOptions } from '../../../src/replog/committer.js';
@@ -210,18 +210,27 @@ export class MemIndex implements Index {
   readonly changes: IndexChange[] = [];
   private readonly linkMap = new Map<number, LinkFact>();
   private place: LogPlaceLike | undefined;
+  private dirtyFacts: DirtyFact[] = [];
 
   checkpoint = (): LogPlaceLike | undefined => this.place;
   links = (): LinkFact[] => [...this.linkMap.values()].map((link) => ({ ...link }));
   reigns = (): ReignFact[] => this.changes.flatMap((change) => change.reigns ?? []);
   segments = (): Omit<SegmentFact, 'extents'>[] => this.changes.flatMap((change) => change.segments ?? []);
   extents = (): undefined => undefined;
+  dirty = (link: number): DirtyFact[] => this.dirtyFacts.filter((fact) => fact.link === link);
   commit = (change: IndexChange): number => {
     if (this.fail) throw this.fail;
     this.changes.push(change);
     if (change.checkpoint) this.place = { ...change.checkpoint };
     for (const link of change.links ?? []) this.linkMap.set(link.nr, { ...link });
     for (const nr of change.dropLinks ?? []) this.linkMap.delete(nr);
+    this.dirtyFacts = this.dirtyFacts.filter(
+      ({ link, device }) =>
+        !change.dropDirty?.some((gone) => gone.link === link && (gone.device ?? device) === device) &&
+        !change.dirty?.some((fact) => fact.link === link && fact.device === device),
+    );
+    this.dirtyFacts.push(...(change.dirty ?? []));
+    this.dirtyFacts = this.dirtyFacts.filter(({ link }) => !change.dropLinks?.includes(link));
     this.onCommit?.();
     return ++this.generation;
   };
