@@ -48,6 +48,18 @@ export function firstDevices(config: GroupConfig): SiteDevice[] {
 }
 
 /**
+ * The devices that a site is to have which is given no record of before (resync). One that comes, or grows, is counted as
+ * it will be, since its record may be in the log already; one that leaves is not.
+ */
+export function devicesAtSites(config: GroupConfig): (SiteDevice & { local: string })[] {
+  return config.devices
+    .filter(({ pending }) => pending?.op !== 'remove')
+    .map(({ nr, name, size, local, pending }) => {
+      return { nr, name, local, size: pending?.op === 'resize' ? Math.max(size, pending.size) : size };
+    });
+}
+
+/**
  * A device that somebody wrote into group.json is one that is on its way in: no record of the log tells of it.
  * Files of the first version do not say which numbers were used; there, all devices have been from the beginning.
  */

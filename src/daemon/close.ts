@@ -9,7 +9,7 @@ import { RepError, errnoText } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { servedDevices } from '../control/device-plan.js';
 import { writeLocalMarks } from '../slink/local-marks.js';
-import { tailOf } from './gather.js';
+import { tailOf } from './ends.js';
 import { noteDetached } from './detached-note.js';
 import type { Serving } from './parts.js';
 import { log, within } from './workers.js';

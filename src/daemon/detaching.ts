@@ -47,7 +47,9 @@ export class Detaching {
       {
         ...{ window, shared, clock: realClock },
         sites: () =>
-          links.filter((l) => l.stale === '').map((l) => ({ nr: l.config.nr, place: l.place, paused: l.paused })),
+          links
+            .filter((l) => l.stale === '' && !l.inconsistent)
+            .map((l) => ({ nr: l.config.nr, place: l.place, paused: l.paused })),
         hindrance: () => this.hindrance(),
         note: (detached) =>
           noteDetached(groupDir, detached ? { since: new Date().toISOString(), reason: this.why } : undefined),

@@ -12,7 +12,7 @@ import { putInvalInode } from '../fuse/proto.js';
 import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
 import { W } from '../replog/window.js';
-import { tailOf } from './gather.js';
+import { tailOf } from './ends.js';
 import type { FromHelper, HelperJob, ToHelper } from './helper.js';
 import type { Around, Threads } from './parts.js';
 import { Thread } from './workers.js';

@@ -10,6 +10,7 @@ import type { LogFile } from '../replog/logfile.js';
 import { SH, type Shared } from '../replog/shared.js';
 import { W, type Window } from '../replog/window.js';
 import type { LinkPolicies } from '../slink/policy.js';
+import { tailOf } from './ends.js';
 import { siteFacts, waitingWrites, type Link } from './links.js';
 import type { Timeline } from './timeline.js';
 
@@ -54,17 +55,6 @@ export interface GatherParts {
   statistics: StatisticsFacts;
   failures: GroupFacts['failures'];
   types: GroupFacts['types'];
-}
-
-/**
- * The number of the next record. The slot that tells it may be lapped while it is looked at, if this thread
- * does not get to run for as long as the data thread needs for a whole window; then it is looked at again.
- */
-export function tailOf(window: Window): number {
-  for (;;) {
-    const tail = window.tailSeq();
-    if (tail !== undefined) return tail;
-  }
 }
 
 /** Log position up to which everything is durable. */

@@ -15,17 +15,19 @@ import type { RecordType } from '../replog/format.js';
 import { SH } from '../replog/shared.js';
 import { firstDevices, localImages, nextNumber, servedDevices } from '../control/device-plan.js';
 import { closeGroup } from './close.js';
+import { Leaving } from './dirt.js';
 import { Detaching } from './detaching.js';
 import { Devices } from './devices.js';
 import { GroupHost } from './host.js';
 import { LinkPolicies } from '../slink/policy.js';
 import { Indexer } from './indexer.js';
-import { holdsLog, linkFact, linkRules, makeLink, makeStale, type Link } from './links.js';
+import { holdsLog, linkFact, linkRules, makeLink, type Link } from './links.js';
+import { durableEnd } from './ends.js';
 import { assignPlaces } from './places.js';
-import { HISTORY_LOST, type OpenGroup } from './open.js';
+import { HISTORY_LOST, byCopy, type OpenGroup } from './open.js';
 import type { Around, Serving, Threads } from './parts.js';
 import { SiteAdmin } from './site-admin.js';
-import { checkSupported } from './supported.js';
+import { checkSupported, resyncServed } from './supported.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
 import type { FromData } from './threads.js';
 import { View } from './view.js';
@@ -53,6 +55,8 @@ export class Group implements Serving {
   private readonly indexer: Indexer;
   private readonly devices: Devices;
   private readonly detaching: Detaching;
+  /** Absent where links do not leave the ring. */
+  private readonly leaving: Leaving | undefined;
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
@@ -67,24 +71,31 @@ export class Group implements Serving {
     this.around = around;
     const { window, shared } = around;
     const places = assignPlaces(window, opened.config.sites);
-    this.links = opened.config.sites.map((site, i) => {
-      const place = places[i]!;
-      return makeLink(site, place, opened.links[i]!, (threads.ships[place] ??= threads.moreShips(place)));
-    });
+    const links: Link[] = [];
+    this.links = links;
+    this.leaving = resyncServed() ? this.makeLeaving() : undefined;
     const checkpointer = new Checkpointer({
       ...{ log: opened.log, index: opened.index, window, shared, clock: realClock },
       ...(opened.recovered === undefined ? {} : { recovered: opened.recovered }),
+      ...(this.leaving === undefined ? {} : { dirt: this.leaving.port }),
       events: { checkpointFailed: (reason) => this.view.failed(`checkpoint: ${reason.message}; it is tried again`) },
     });
     this.checkpointer = checkpointer;
     // What the log would keep for a site that is configured no more, nobody will ever fetch.
     for (const { nr } of opened.recovered?.links ?? opened.index.links())
-      if (!this.links.some((link) => link.config.nr === nr)) checkpointer.dropLink(nr);
-    for (const link of this.links) {
-      if (link.stale === '' && link.cursor.pos < shared.logHead && !checkpointer.rewind())
-        makeStale(link, HISTORY_LOST);
+      if (!opened.config.sites.some((site) => site.nr === nr)) checkpointer.dropLink(nr);
+    opened.config.sites.forEach((site, i) => {
+      const place = places[i]!;
+      let start = opened.links[i]!;
+      if (start.stale === undefined && start.cursor.pos < shared.logHead && !checkpointer.rewind())
+        start =
+          this.leaving === undefined
+            ? { ...start, stale: HISTORY_LOST, fresh: false }
+            : byCopy(start, durableEnd(window));
+      const link = makeLink(site, place, start, (threads.ships[place] ??= threads.moreShips(place)));
+      links.push(link);
       checkpointer.noteLink(linkFact(link), holdsLog(link));
-    }
+    });
     // Before any request is served: from the first one on, writers are held by whom they should be.
     this.policies = new LinkPolicies(window, shared, realClock, {
       degraded: (place, on) => this.degraded(place, on),
@@ -92,6 +103,7 @@ export class Group implements Serving {
     });
     for (const link of this.links)
       this.policies.add(link.place, linkRules(link.config), link.state, link.stale !== '', link.cursor.seq);
+    for (const link of this.links) this.leaving?.begin(link);
     this.detaching = new Detaching({
       ...{ groupDir: config.groupDir, opened, around, threads, links: this.links },
       told: (site, reason) => this.readsFrom(site, reason),
@@ -105,7 +117,7 @@ export class Group implements Serving {
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
     this.admin = new SiteAdmin({
       ...{ groupDir: config.groupDir, opened, around, threads, checkpointer },
-      ...{ policies: this.policies, links: this.links },
+      ...{ policies: this.policies, links: this.links, leaving: this.leaving },
       start: (link) => this.startLink(link),
       told: (verb, link) => {
         this.view.forget();
@@ -235,6 +247,7 @@ export class Group implements Serving {
     // A site that needs a full resync is left as it is.
     if (link.stale !== '') return;
     link.started = true;
+    const resync = this.leaving?.order(link);
     link.thread.post({
       t: 'start',
       logPath: opened.config.log.path,
@@ -251,7 +264,9 @@ export class Group implements Serving {
       cursor: link.cursor,
       fresh: link.fresh,
       paused: link.paused,
+      ...(resync === undefined ? {} : { resync }),
     });
+    this.leaving?.begun(link);
   }
 
   // --- what threads say ------------------------------------------------------------------------------------
@@ -322,6 +337,7 @@ export class Group implements Serving {
   private fromShip(link: Link, message: FromShip): void {
     switch (message.t) {
       case 'cursor':
+        if (this.leaving?.mayMove(link, message.epoch, message.place) === false) return;
         link.cursor = message.place;
         link.fresh = false;
         this.checkpointer.noteLink(linkFact(link), holdsLog(link));
@@ -330,6 +346,10 @@ export class Group implements Serving {
         return this.roomMayCome();
       case 'readers':
         return this.detaching.fromShip(link, message);
+      case 'copied':
+      case 'insync':
+      case 'progress':
+        return this.leaving?.heard(link, message);
       case 'state':
         if (link.state === message.state && link.reason === message.reason) return;
         link.state = message.state;
@@ -368,6 +388,26 @@ export class Group implements Serving {
   private linkChanged(link: Link): void {
     this.policies.note(link.place, link.state);
     this.view.linkEvent(link);
+    if (this.view.full) this.leaving?.look();
+  }
+
+  private makeLeaving(): Leaving {
+    return new Leaving({
+      ...{ opened: this.opened, around: this.around, links: this.links },
+      policies: () => this.policies,
+      checkpointer: () => this.checkpointer,
+      source: () => this.detaching.source,
+      pump: () => this.pump(),
+      full: () => this.isFull(),
+      told: (link, what) => {
+        this.view.failed(`site ${link.config.nr}: ${what}`);
+        this.view.forget();
+        this.view.linkEvent(link, what);
+        this.host.moved();
+        this.detaching.news();
+      },
+      failed: (what) => this.view.failed(what),
+    });
   }
 
   private degraded(place: number, on: boolean): void {
@@ -437,14 +477,21 @@ export class Group implements Serving {
       shared.bell(bell).ring();
     this.view.noteFull(true);
     this.roomMayCome();
+    this.leaving?.look();
+  }
+
+  private isFull(): boolean {
+    const { shared } = this.around;
+    return shared.load(SH.LOG_FULL) !== 0 || (this.view.full && shared.load(SH.DATA_WAITS) !== 0);
   }
 
   private tick(): void {
-    const { shared } = this.around;
     this.view.tick();
-    const waits = shared.load(SH.LOG_FULL) !== 0 || (this.view.full && shared.load(SH.DATA_WAITS) !== 0);
-    if (waits) this.logFull();
-    else this.view.noteFull(false);
+    if (this.isFull()) this.logFull();
+    else {
+      this.view.noteFull(false);
+      this.leaving?.calm();
+    }
     if (!this.closing) this.indexer.step();
   }
 
@@ -467,6 +514,7 @@ export class Group implements Serving {
     clearTimeout(this.pumpTimer);
     clearTimeout(this.policyTimer);
     this.detaching.stop();
+    this.leaving?.stop();
     log(`closes: ${why}`);
     this.tree.close();
     void closeGroup(this).catch((error: unknown) => broken('closing', error));

@@ -8,7 +8,7 @@ import { R_BYTES, R_TYPE, REC } from '../replog/format.js';
 import { SH, type Shared } from '../replog/shared.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
-import { tailOf } from './gather.js';
+import { tailOf } from './ends.js';
 import { linkFact, holdsLog, type Link } from './links.js';
 import type { Detaching } from './detaching.js';
 import type { SiteAdmin } from './site-admin.js';
@@ -215,7 +215,7 @@ export class GroupHost implements MessageHost {
           const text = `site ${stale.config.nr}: ${stale.stale}; it cannot confirm anything before that`;
           return end(() => reject(new RepError('EIO', text)));
         }
-        if (!applied() || !wanted.every((link) => link.cursor.seq >= tail)) return false;
+        if (!applied() || !wanted.every((link) => !link.inconsistent && link.cursor.seq >= tail)) return false;
         const seconds = ((Date.now() - started) / 1000).toFixed(1);
         return end(() => resolve(`confirmed up to seq ${tail - 1} after ${seconds} s`));
       };
@@ -233,8 +233,9 @@ export class GroupHost implements MessageHost {
 
   private late(links: readonly Link[], tail: number, applied: boolean, timeoutMs: number): RepError {
     const behind = links
-      .filter((link) => link.cursor.seq < tail)
+      .filter((link) => link.inconsistent || link.cursor.seq < tail)
       .map((link) => {
+        if (link.inconsistent) return `site ${link.config.nr} is being resynced (${link.state})`;
         const why = link.reason === '' ? link.state : `${link.state}: ${link.reason}`;
         return `site ${link.config.nr} lacks ${tail - link.cursor.seq} writes (${why})`;
       });

@@ -6,7 +6,8 @@ import type { ClosedSegment } from '../replog/segments.js';
 import type { Shared } from '../replog/shared.js';
 import type { Window } from '../replog/window.js';
 import type { Index } from '../index/contract.js';
-import { durablePos, tailOf } from './gather.js';
+import { tailOf } from './ends.js';
+import { durablePos } from './gather.js';
 
 export class Indexer {
   private readonly log: LogFile;

@@ -21,6 +21,7 @@ import {
 } from '../replog/shared.js';
 import type { LinkState, OpenWindow, SiteCursor } from '../slink/contract.js';
 import type { LinkPolicies, LinkRules } from '../slink/policy.js';
+import type { ResyncProgress } from '../slink/resync.js';
 import type { LinkStart } from './open.js';
 import type { Timeline } from './timeline.js';
 import type { FromShip, ShipStart, ToShell } from './shell.js';
@@ -41,8 +42,16 @@ export interface Link {
   state: LinkState;
   reason: string;
   paused: boolean;
-  /** Why it needs a full resync, '' where it does not. */
+  /** Why it needs a full resync that is not served, '' where it does not. */
   stale: string;
+  /** Out of the ring: its site is made equal by copying what is marked (daemon/dirt.ts). */
+  inconsistent: boolean;
+  /** Of an inconsistent link; 0 while nobody knows. */
+  wholeAt: number;
+  /** How it is to begin, where it begins out of the ring. */
+  readonly resync: LinkStart['resync'];
+  /** As its thread told last, while it copies. */
+  progress: Omit<ResyncProgress, 'epoch'> | undefined;
   /** As its thread told now and then; undefined for a site that never has one, or was not open yet. */
   window: OpenWindow | null | undefined;
 }
@@ -60,23 +69,24 @@ export function makeLink(config: SiteConfig, place: number, start: LinkStart, th
     reason: stale,
     paused: start.paused,
     stale,
+    inconsistent: start.resync !== undefined,
+    wholeAt: 0,
+    resync: start.resync,
+    progress: undefined,
     window: undefined,
   };
 }
 
-/** It cannot be continued from this log. */
-export function makeStale(link: Link, why: string): void {
-  Object.assign(link, { stale: why, reason: why, state: 'failed', fresh: false });
-}
-
 export function linkFact(link: Link): LinkFact {
   const { pos, seq, chainLo, chainHi, time, reign } = link.cursor;
+  const { paused, inconsistent, wholeAt, fresh } = link;
   return {
     nr: link.config.nr,
     cursor: { pos, seq, chainLo, chainHi, time },
     reign,
-    sync: link.stale === '' ? 'in-order' : 'inconsistent',
-    paused: link.paused,
+    sync: link.stale === '' && !inconsistent ? 'in-order' : 'inconsistent',
+    paused,
+    ...(inconsistent && { wholeAt, ...(fresh && { fresh }) }),
   };
 }
 
@@ -125,7 +135,7 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     state: link.state,
     reason: link.reason,
     paused: link.paused,
-    needsFullResync: link.stale !== '',
+    needsFullResync: link.stale !== '' || link.inconsistent,
     cursor: link.cursor,
     confirmed,
     degraded: policies.isDegraded(link.place),

@@ -34,14 +34,16 @@ import {
 } from '../replog/format.js';
 import { LogFile } from '../replog/logfile.js';
 import { openForAppend, settleTail } from '../replog/settle.js';
-import { recover, trustedLinks, type Recovered } from '../replog/recovery.js';
+import { indexIsLost, recover, trustedLinks, type Recovered } from '../replog/recovery.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
 import type { SiteCursor } from '../slink/contract.js';
+import type { DirtStart } from '../slink/dirt.js';
 import { ImageSet, openLocalImages } from '../slink/images.js';
 import { checkLocalMarks, writeLocalMarks } from '../slink/local-marks.js';
 import { replayLocal } from '../slink/replay.js';
 import { readDetached, type DetachedNote } from './detached-note.js';
-import { checkSupported } from './supported.js';
+import { durableEnd } from './ends.js';
+import { checkSupported, resyncServed } from './supported.js';
 
 /** A link as its shipper is to begin. */
 export interface LinkStart {
@@ -52,6 +54,8 @@ export interface LinkStart {
   paused: boolean;
   /** Why it cannot be continued, or undefined: it then needs a full resync. */
   stale: string | undefined;
+  /** It begins out of the ring: what is dirty, and whether its dirty logs begin with it (their `nosync`). */
+  resync?: { how: DirtStart; begins: boolean };
 }
 
 export interface OpenGroup {
@@ -207,7 +211,7 @@ function openFresh(
     newReign,
     reignStart: newReign === undefined ? undefined : place,
     synced,
-    links: linksFrom(config, log, recovered.links, recovered.indexLost),
+    links: linksFrom(config, log, recovered.links, recovered.indexLost, resyncFrom(window)),
     notes,
   };
 }
@@ -265,7 +269,7 @@ function adoptWindow(config: GroupConfig, log: LogFile, index: Index, window: Wi
     newReign: pending ? s.reignId : undefined,
     reignStart: pending ? window.placeBefore(tail) : undefined,
     synced: { ...synced },
-    links: linksFrom(config, log, trustedLinks(s, index), false),
+    links: linksFrom(config, log, trustedLinks(s, index), resyncServed() && indexIsLost(s, index), resyncFrom(window)),
     notes: [],
   };
 }
@@ -304,7 +308,18 @@ function damaged(seq: number): RepError {
 
 export const HISTORY_LOST = 'the log no longer holds the whole history: it needs a full resync';
 
-function linksFrom(config: GroupConfig, log: LogFile, facts: readonly LinkFact[], indexLost: boolean): LinkStart[] {
+/** Where the records begin that a site is sent which everything before is copied to; undefined where that is not served. */
+function resyncFrom(window: Window): SiteCursor | undefined {
+  return resyncServed() ? durableEnd(window) : undefined;
+}
+
+function linksFrom(
+  config: GroupConfig,
+  log: LogFile,
+  facts: readonly LinkFact[],
+  indexLost: boolean,
+  end: SiteCursor | undefined,
+): LinkStart[] {
   const first: SiteCursor = { ...firstPlace(log.super.logId), reign: 0 };
   return config.sites.map(({ nr }) => {
     const fact = facts.find((f) => f.nr === nr);
@@ -317,15 +332,34 @@ function linksFrom(config: GroupConfig, log: LogFile, facts: readonly LinkFact[]
         : indexLost
           ? 'the index, which knew how far the site is, was lost: it needs a full resync'
           : HISTORY_LOST;
-      return { nr, cursor: first, fresh: whole, paused: false, stale };
+      const start = { nr, cursor: first, fresh: whole, paused: false, stale };
+      // ! With a lost index nobody knows whether the site is new: it is not made where it is not there.
+      return stale === undefined || end === undefined ? start : byCopy({ ...start, fresh: !indexLost }, end);
     }
+    const { sync, wholeAt, paused } = fact;
     const cursor: SiteCursor = { ...fact.cursor, reign: fact.reign };
+    const gone = fact.cursor.pos < log.super.head.pos;
+    if (end !== undefined && sync === 'inconsistent' && wholeAt !== undefined && !gone)
+      return {
+        ...{ nr, cursor, fresh: fact.fresh === true, paused, stale: undefined },
+        resync: { how: 'stored', begins: false },
+      };
     const stale =
-      fact.sync === 'inconsistent'
+      sync === 'inconsistent'
         ? 'the index was lost or the site holds another history: it needs a full resync'
-        : fact.cursor.pos < log.super.head.pos
+        : gone
           ? 'what it has not confirmed has left the log: it needs a full resync'
           : undefined;
-    return { nr, cursor, fresh: fact.cursor.seq === first.seq, paused: fact.paused, stale };
+    const start = { nr, cursor, fresh: fact.cursor.seq === first.seq, paused, stale };
+    return stale === undefined || end === undefined ? start : byCopy({ ...start, fresh: fact.fresh === true }, end);
   });
+}
+
+/**
+ * Everything is copied, and records follow from `end` on. Of a site that was never opened its dirty logs may say otherwise
+ * (`nosync`); of any other one nobody knows what it lacks.
+ */
+export function byCopy(start: LinkStart, end: SiteCursor): LinkStart {
+  const resync = start.fresh ? ({ how: 'stored', begins: true } as const) : ({ how: 'all', begins: false } as const);
+  return { ...start, cursor: end, stale: undefined, resync };
 }

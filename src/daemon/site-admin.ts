@@ -2,8 +2,9 @@
  * Sites that are set, added and removed while the group is served. A change is in group.json, durably, before
  * it is answered; what cannot be done leaves everything as it was. One change at a time.
  *
- * A new site begins with the beginning of the log, which therefore must still hold all of history: its link
- * holds the head from the first moment. Only when the site was made is it written into group.json, so that a
+ * A new site begins with the beginning of the log where that still holds all of history: its link holds the head from
+ * the first moment. Where it does not, everything is copied (ARCHITECTURE 20), unless the operator says that the site
+ * has it (`nosync`). Only when the site was made is it written into group.json, so that a
  * daemon that dies meanwhile leaves nothing but a folder, which the same command then takes.
  */
 import * as fs from 'node:fs';
@@ -16,9 +17,12 @@ import { groupFiles, siteStamp } from '../control/state.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
 import { firstPlace } from '../replog/format.js';
 import { E_LINKS, FLUSH_ENTRY, FLUSH_SLOTS, SH } from '../replog/shared.js';
+import type { SiteCursor } from '../slink/contract.js';
 import type { LinkPolicies } from '../slink/policy.js';
+import type { Leaving } from './dirt.js';
+import { durableEnd } from './ends.js';
 import { holdsLog, linkFact, linkRules, makeLink, type Link } from './links.js';
-import type { OpenGroup } from './open.js';
+import type { LinkStart, OpenGroup } from './open.js';
 import type { Around, Threads } from './parts.js';
 import { freePlace, takePlace } from './places.js';
 import { log, within } from './workers.js';
@@ -37,6 +41,8 @@ export interface SiteAdminParts {
   told(verb: 'create' | 'change' | 'destroy', link: Link): void;
   /** Log space may have come free. */
   room(): void;
+  /** Absent where everything comes from the log. */
+  leaving: Leaving | undefined;
   /** Refuses what this version does not serve. */
   check(config: GroupConfig, file: string): void;
 }
@@ -112,14 +118,16 @@ export class SiteAdmin {
   }
 
   private async create(word: string, where: string, words: readonly string[]): Promise<string> {
-    const { opened, around, threads, checkpointer, policies, links } = this.p;
-    const site = newSite(word, where, words);
+    const { opened, around, threads, checkpointer, policies, links, leaving } = this.p;
+    const { sync, settings } = this.startWords(words);
+    const site = newSite(word, where, settings);
     const { nr } = site;
     if (links.some((link) => link.config.nr === nr))
       throw new RepError('EEXIST', `site ${nr}: exists already; choose another number, or remove it first`);
     const sites = [...opened.config.sites, site].sort((a, b) => a.nr - b.nr);
     this.check(sites);
-    if (!checkpointer.rewind())
+    const copies = sync === 'nosync' || !checkpointer.rewind();
+    if (copies && leaving === undefined)
       throw new RepError(
         'EOPNOTSUPP',
         `site ${nr}: the log no longer holds the whole history, and this version makes no full copy of a group; ` +
@@ -130,11 +138,13 @@ export class SiteAdmin {
     try {
       const place = takePlace(around.window, nr);
       const cursor = { ...firstPlace(opened.config.id), reign: 0 };
-      const start = { nr, cursor, fresh: true, paused: false, stale: undefined };
+      const begin = { nr, cursor, fresh: true, paused: false, stale: undefined };
+      const start = copies ? beginsAt(begin, durableEnd(around.window), sync) : begin;
       link = makeLink(site, place, start, (threads.ships[place] ??= threads.moreShips(place)));
       checkpointer.noteLink(linkFact(link), holdsLog(link));
-      policies.add(place, linkRules(site), link.state, false, cursor.seq, true);
+      policies.add(place, linkRules(site), link.state, false, start.cursor.seq, true);
       links.push(link);
+      leaving?.begin(link);
       this.p.start(link);
       await this.isMade(link);
       this.save(sites);
@@ -147,7 +157,18 @@ export class SiteAdmin {
     checkpointer.step();
     this.p.told('create', link);
     const later = site.policy === 'sync' ? '; writes wait for it once it has caught up' : '';
-    return `site ${nr} added: ${policyWords(site)}${later}`;
+    const resync =
+      link.inconsistent && sync !== 'nosync' ? '; everything is copied to it, status shows how far that is' : '';
+    return `site ${nr} added: ${policyWords(site)}${resync}${later}`;
+  }
+
+  /** `sync` or `nosync` among the words: whether a site that cannot begin with the beginning of the log is copied to. */
+  private startWords(words: readonly string[]): { sync: 'sync' | 'nosync' | undefined; settings: string[] } {
+    if (this.p.leaving === undefined) return { sync: undefined, settings: [...words] };
+    const isStart = (word: string): word is 'sync' | 'nosync' => word === 'sync' || word === 'nosync';
+    const [sync, more] = words.filter(isStart);
+    if (more !== undefined) throw new RepError('EINVAL', `"${sync}" and "${more}": write sync or nosync, once`);
+    return { sync, settings: words.filter((word) => !isStart(word)) };
   }
 
   private async isMade(link: Link): Promise<void> {
@@ -171,10 +192,11 @@ export class SiteAdmin {
 
   /** Takes a link out of everything. A thread that hangs in a call to its site keeps its place until the daemon ends. */
   private async leave(link: Link): Promise<void> {
-    const { links, threads, checkpointer, policies, around } = this.p;
+    const { links, threads, checkpointer, policies, around, leaving } = this.p;
     const { place, thread } = link;
     policies.remove(place);
     links.splice(links.indexOf(link), 1);
+    leaving?.forget(link);
     checkpointer.dropLink(link.config.nr);
     checkpointer.ask();
     checkpointer.step();
@@ -210,6 +232,12 @@ export class SiteAdmin {
     if (link === undefined) throw new RepError('ENOENT', `site ${nr}: no such site`);
     return link;
   }
+}
+
+/** Everything before `end` is copied to it; of what, its dirty logs may say otherwise, and the operator. */
+function beginsAt(start: LinkStart, end: SiteCursor, sync: 'sync' | 'nosync' | undefined): LinkStart {
+  const how = sync === undefined ? 'stored' : sync === 'sync' ? 'all' : 'none';
+  return { ...start, cursor: end, resync: { how, begins: true } };
 }
 
 /** Makes the last component of a site's folder, where it is missing; true where it did. */

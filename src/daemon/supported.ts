@@ -2,7 +2,13 @@
 import { RepError } from '../base/errors.js';
 import type { GroupConfig } from '../control/config.js';
 import type { Registry } from '../registry/registry.js';
+import { RESYNC_SERVED } from '../slink/resync.js';
 import { SLINK } from '../slink/types.js';
+
+/** Whether links may leave the ring and be resynced; tests turn it on. */
+export function resyncServed(): boolean {
+  return RESYNC_SERVED || process.env['REPTOOL_TEST_RESYNC'] === '1';
+}
 
 /** Throws EINVAL naming the first setting that is not served. */
 export function checkSupported(config: GroupConfig, types: Registry, file: string): void {

@@ -19,6 +19,8 @@ export interface LinkFact {
    * where it is not known what the site lacks: all of it.
    */
   wholeAt?: number;
+  /** Of an inconsistent link: its site was never open yet, and may be made. */
+  fresh?: boolean;
 }
 
 /** Which regions of a device may differ at a site. A device without such a fact: unknown, every region may. */

@@ -3,12 +3,15 @@
  * of the index, of the superblocks and of LOG_HEAD.
  *
  * The order, and what a crash between two steps leaves:
- *   1. index committed and flushed   it is one generation ahead of the superblock: newer facts, all of them true
- *   2. superblock durable            it names that generation, so an index that is lost or rolled back is noticed
- *   3. LOG_HEAD moved                only now may what lies before it be overwritten
+ *   1. marks on dirty logs' devices  more is marked there than the index says: it is copied for nothing
+ *   2. index committed and flushed   it is one generation ahead of the superblock: newer facts, all of them true
+ *   3. clears on those devices       marks of what was copied already: it is compared once more
+ *   4. superblock durable            it names that generation, so an index that is lost or rolled back is noticed
+ *   5. LOG_HEAD moved                only now may what lies before it be overwritten
  *
  * head = min(checkpoint, cursors of the links that hold). It is computed from what was committed, never from
- * what came in meanwhile.
+ * what came in meanwhile. A link that leaves the ring has its cursor moved by the commit that holds its marks
+ * (slink/dirt.ts, ARCHITECTURE 20), so what lies before it is confirmed there, or marked, before it can be overwritten.
  */
 import type { Clock, Machine } from '../base/clock.js';
 import { RepError, ioError } from '../base/errors.js';
@@ -28,10 +31,22 @@ export interface CheckpointerParts {
   clock: Clock;
   /** What recovery found; without it (a daemon that adopts a window) superblock and index say the same. */
   recovered?: Recovered;
+  dirt?: DirtPort;
   events: {
     /** A commit failed; it is tried again after the interval. Once until one succeeds. */
     checkpointFailed(reason: Error): void;
   };
+}
+
+/** Who knows what is dirty at the links that have left the ring (slink/dirt.ts). */
+export interface DirtPort {
+  /**
+   * What the commit must say, whose checkpoint is at `synced`. Marks are on their devices when it returns. It gives no
+   * less the next time, where the commit fails.
+   */
+  take(synced: Seq): Pick<IndexChange, 'dirty' | 'dropDirty'>;
+  /** The index has it, durably. */
+  committed(): void;
 }
 
 export interface CheckpointerOptions {
@@ -51,6 +66,8 @@ const REWIND_SPARE = 4 * MIB;
 const CHECKPOINT_BYTES = 32 * MIB;
 
 export class Checkpointer implements Machine {
+  /** Absent where links that leave the ring are not resynced: then an inconsistent one holds nothing of the log. */
+  readonly dirt: DirtPort | undefined;
   private readonly log: LogFile;
   private readonly index: Index;
   private readonly window: Window;
@@ -64,6 +81,8 @@ export class Checkpointer implements Machine {
   private dropped: number[] = [];
   private reigns: ReignFact[] = [];
   private segments: SegmentFact[] = [];
+  /** First record of each segment that the index knows, and of those it is to know; made when somebody asks. */
+  private firsts: Map<LogPos, Seq> | undefined;
   private changed = false;
   private asked = false;
   private failing = false;
@@ -80,6 +99,7 @@ export class Checkpointer implements Machine {
     this.shared = parts.shared;
     this.clock = parts.clock;
     this.events = parts.events;
+    this.dirt = parts.dirt;
     this.intervalMs = options.intervalMs ?? 1000;
     const lost = recovered?.indexLost ?? indexIsLost(log.super, index);
     const indexed = lost ? undefined : index.checkpoint();
@@ -87,8 +107,7 @@ export class Checkpointer implements Machine {
       recovered?.checkpoint ??
       (indexed !== undefined && indexed.pos > log.super.checkpoint.pos ? { ...indexed } : log.super.checkpoint);
     for (const fact of recovered?.links ?? trustedLinks(log.super, index))
-      // An inconsistent site gets its data by resync; what the log holds behind its cursor is of no use to it.
-      this.links.set(fact.nr, { fact, holds: fact.sync === 'in-order', changed: lost });
+      this.links.set(fact.nr, { fact, holds: this.holdsBy(fact), changed: lost });
     this.near = log.super.durable.seq;
     this.shared.logHead = log.super.head.pos;
     // The first commit into an index that is not the right one must say so of every link. And a daemon that died
@@ -123,7 +142,7 @@ export class Checkpointer implements Machine {
   }
 
   /** A link's cursor or state; `holds` = what the log holds behind its cursor must be kept. */
-  noteLink(fact: LinkFact, holds = fact.sync === 'in-order'): void {
+  noteLink(fact: LinkFact, holds = fact.sync === 'in-order' || this.dirt !== undefined): void {
     if (holds && fact.cursor.pos < this.shared.logHead)
       throw new RepError(
         'EINVAL',
@@ -147,6 +166,7 @@ export class Checkpointer implements Machine {
 
   noteSegment(fact: SegmentFact): void {
     this.segments.push(fact);
+    this.firsts?.set(fact.start, fact.firstSeq);
     this.changed = true;
   }
 
@@ -154,6 +174,27 @@ export class Checkpointer implements Machine {
   ask(): void {
     this.asked = true;
     this.changed = true;
+  }
+
+  /** There is something to commit, in its time. */
+  touch(): void {
+    this.changed = true;
+  }
+
+  /** Everything below is on slink 0's images, synced. */
+  get synced(): Seq {
+    return this.checkpoint.seq;
+  }
+
+  /** Number of the first record of the closed segment at `start`, where it is known. */
+  firstSeq(start: LogPos): Seq | undefined {
+    this.firsts ??= new Map([...this.index.segments(), ...this.segments].map((s) => [s.start, s.firstSeq]));
+    return this.firsts.get(start);
+  }
+
+  /** Extents of the closed segment at `start`, those included that the index has not got yet. */
+  extents(start: LogPos): Uint8Array | undefined {
+    return this.segments.find((segment) => segment.start === start)?.extents ?? this.index.extents(start);
   }
 
   step(): number {
@@ -178,10 +219,10 @@ export class Checkpointer implements Machine {
     return this.intervalMs;
   }
 
-  /** Who keeps the head where it is, and how many bytes that is behind the durable end. 0 = slink 0. */
-  holder(): { nr: number; bytes: number } {
-    const head = this.head();
-    return { nr: head.nr, bytes: this.durablePlace().pos - head.pos };
+  /** Who keeps the head where it is, where that is, and how many bytes behind the durable end. 0 = slink 0. */
+  holder(): { nr: number; pos: LogPos; bytes: number } {
+    const { nr, pos } = this.head();
+    return { nr, pos, bytes: this.durablePlace().pos - pos };
   }
 
   /** Where link `nr` stands, if it is known. */
@@ -205,9 +246,11 @@ export class Checkpointer implements Machine {
     const head = this.head();
     const links = [...this.links.values()].filter((link) => link.changed);
     const { reigns, segments, dropped } = this;
+    const below = head.pos - (head.pos % this.log.segment);
     const change: IndexChange = {
       checkpoint: this.checkpoint,
-      dropSegmentsBelow: head.pos - (head.pos % this.log.segment),
+      dropSegmentsBelow: below,
+      ...this.dirt?.take(this.checkpoint.seq),
       ...(links.length > 0 && { links: links.map((link) => link.fact) }),
       ...(dropped.length > 0 && { dropLinks: dropped }),
       ...(reigns.length > 0 && { reigns }),
@@ -218,6 +261,8 @@ export class Checkpointer implements Machine {
     this.dropped = [];
     this.reigns = [];
     this.segments = [];
+    for (const start of this.firsts?.keys() ?? []) if (start < below) this.firsts!.delete(start);
+    this.dirt?.committed();
 
     const durable = this.durablePlace();
     const r = this.log.writeSuper(
@@ -235,6 +280,14 @@ export class Checkpointer implements Machine {
     this.changed = this.asked = false;
 
     if (head.pos > this.shared.logHead) this.shared.logHead = head.pos;
+  }
+
+  /**
+   * An inconsistent site that is not resynced gets nothing from the log. One that is goes on from its cursor, unless the
+   * index that said so was lost, or the log has gone beyond it.
+   */
+  private holdsBy({ sync, cursor }: LinkFact): boolean {
+    return sync === 'in-order' || (this.dirt !== undefined && cursor.pos >= this.log.super.head.pos);
   }
 
   private head(): { pos: LogPos; seq: Seq; nr: number } {

@@ -131,9 +131,7 @@ export function lookupExtents(
   first: Sector,
   sectors: number,
 ): ExtentHit[] {
-  const dv = new DataView(table.buffer, table.byteOffset, table.byteLength);
-  if (table.length < HEADER || dv.getUint32(0, true) !== MAGIC)
-    throw new RepError('EIO', 'the extent table of a segment is damaged; it can be rebuilt from the log');
+  const dv = viewOf(table);
   const shorts = dv.getUint32(8, true);
   const longs = dv.getUint32(12, true);
   const end = first + sectors;
@@ -171,6 +169,39 @@ export function lookupExtents(
     take(getU48(dv, at + 4), getU48(dv, at + 10), kind, 0, dv.getUint32(at + 16, true));
   }
   return hits.sort((a, b) => a.seq - b.seq);
+}
+
+/**
+ * Shows what the records of a segment touched, in no particular order: data, zeroes and discards alike. `record` counts
+ * from the segment's first.
+ */
+export function visitExtents(
+  table: Uint8Array,
+  visit: (device: number, first: Sector, sectors: number, record: number) => void,
+): void {
+  const dv = viewOf(table);
+  const longs = HEADER + dv.getUint32(8, true) * SHORT;
+  for (let at = HEADER; at < longs; at += SHORT)
+    visit(dv.getUint32(at, true), getU48(dv, at + 4), dv.getUint16(at + 10, true), dv.getUint32(at + 16, true));
+  const end = longs + dv.getUint32(12, true) * LONG;
+  for (let at = longs; at < end; at += LONG)
+    visit(dv.getUint32(at, true), getU48(dv, at + 4), getU48(dv, at + 10), dv.getUint32(at + 16, true));
+}
+
+function viewOf(table: Uint8Array): DataView {
+  const dv = new DataView(table.buffer, table.byteOffset, table.byteLength);
+  if (
+    table.length < HEADER ||
+    dv.getUint32(0, true) !== MAGIC ||
+    table.length !== HEADER + dv.getUint32(8, true) * SHORT + dv.getUint32(12, true) * LONG
+  )
+    throw new RepError('EIO', 'the extent table of a segment is damaged; it can be rebuilt from the log');
+  return dv;
+}
+
+/** True for records that change what a device holds. */
+export function changesContent(type: number): boolean {
+  return kindOf(type) !== undefined;
 }
 
 /** Builds the fact that the index keeps of a closed segment; undefined for one without records. */

@@ -82,10 +82,20 @@ export function indexIsLost(s: Superblock, index: Index): boolean {
   return index.id !== s.indexId || index.generation < s.indexGeneration;
 }
 
-/** The links of the index; inconsistent, all of them, where it was lost. */
+/** The links of the index; where it was lost, all of them are inconsistent, and it is not known what they lack. */
 export function trustedLinks(s: Superblock, index: Index): LinkFact[] {
   const lost = indexIsLost(s, index);
-  return index.links().map((link) => (lost ? { ...link, sync: 'inconsistent' } : link));
+  return index.links().map((link) => (lost ? unknown(link) : link));
+}
+
+/** Its cursor, and what is said to be dirty there, mean nothing. */
+function unknown({ wholeAt: _, ...link }: LinkFact): LinkFact {
+  return { ...link, sync: 'inconsistent' };
+}
+
+/** Its cursor is a place of this log: by confirming, or by marking what lies before it. */
+function isPlaced(link: LinkFact): boolean {
+  return link.sync === 'in-order' || link.wholeAt !== undefined;
 }
 
 /** Finds the end of the log. Throws RepError EIO where records that were durable are damaged. */
@@ -152,7 +162,7 @@ interface Known {
 
 function durableSoFar(s: Superblock, checkpoint: LogPlace, links: LinkFact[]): Known {
   let known: Known = s.durable;
-  for (const place of [checkpoint, ...links.filter((link) => link.sync === 'in-order').map((link) => link.cursor)])
+  for (const place of [checkpoint, ...links.filter(isPlaced).map((link) => link.cursor)])
     if (place.pos > known.pos) known = place;
   return { pos: known.pos, seq: known.seq };
 }
@@ -204,9 +214,10 @@ function noteReign(walk: Walk, mem: Mem, headers: number, payloads: number, coun
 function checkCursors(links: LinkFact[], place: LogPlace, notes: string[]): void {
   for (const link of links) {
     const { cursor } = link;
-    if (cursor.seq !== place.seq || link.sync !== 'in-order') continue;
+    if (cursor.seq !== place.seq || !isPlaced(link)) continue;
     if (cursor.chainLo === place.chainLo && cursor.chainHi === place.chainHi) continue;
     link.sync = 'inconsistent';
+    delete link.wholeAt;
     notes.push(`site ${link.nr} holds another history up to record ${cursor.seq - 1}: it needs a resync`);
   }
 }

@@ -5,6 +5,7 @@
  *   sync        every write and flush waits for the link, also while it is down or paused
  *   async       a write waits where the link is beyond its fall-behind limits; one that is down does not count,
  *               unless it is `stall`; one that is paused does
+ *   out         of the ring (ARCHITECTURE 20): as degraded, until it is in order again and has caught up
  *   degraded    somebody has waited for the link for longer than its timeout: it holds nobody, whatever its
  *               policy, until it is up again and has caught up
  *
@@ -40,6 +41,8 @@ interface Gated {
   state: LinkState;
   /** It can never confirm anything any more (needs a full resync). */
   lost: boolean;
+  /** It confirms records, but its site is no prefix of history meanwhile (resync): nobody waits for it. */
+  out: boolean;
   since: number;
   degraded: boolean;
   /** Somebody waits for `awaited`, which is not confirmed, since `waitsSince`; 0 = nobody does. */
@@ -87,7 +90,7 @@ export class LinkPolicies implements Machine {
     const switches = shared.load(SH.SWITCHES + place);
     const old = shared.floatView[SHF.WANTED + place]!;
     const rest = { since: now, degraded: isNew, awaited: 0, waitsSince: 0, goal: undefined, old };
-    this.links.set(place, { rules, state, lost, ...rest, switches });
+    this.links.set(place, { rules, state, lost, out: false, ...rest, switches });
     this.apply();
   }
 
@@ -112,8 +115,18 @@ export class LinkPolicies implements Machine {
     this.apply();
   }
 
+  /** The link left the ring, or is back in it; then it has to catch up before it holds anybody. */
+  setOut(place: number, out: boolean): void {
+    const link = this.links.get(place);
+    if (link === undefined) return;
+    Object.assign(link, { out, awaited: 0, goal: undefined });
+    if (!out && this.mayHold(link)) link.degraded = true;
+    this.apply();
+  }
+
   isDegraded(place: number): boolean {
-    return this.links.get(place)?.degraded ?? false;
+    const link = this.links.get(place);
+    return link !== undefined && (link.degraded || (link.out && this.mayHold(link)));
   }
 
   /** Every write waits for the link just now: it is sync, or beyond its limits. */
@@ -121,6 +134,12 @@ export class LinkPolicies implements Machine {
     const { shared } = this;
     const sync = (shared.load(SH.SYNC + (place >> 5)) & (1 << (place & 31))) !== 0;
     return sync || (shared.load(SH.SWITCHES + place) & 1) === 1;
+  }
+
+  /** The link can confirm nothing just now, and it is not known when it can again. */
+  isDown(place: number): boolean {
+    const link = this.links.get(place);
+    return link === undefined || this.down(link);
   }
 
   step(): number {
@@ -131,7 +150,7 @@ export class LinkPolicies implements Machine {
       this.tellSwitches(place, link);
       if (this.mayHold(link) || link.degraded) ms = LOOK_MS;
       if (link.state === 'connecting' && now - link.since >= CONNECT_MS) changed = true;
-      if (link.rules.holdMs === 0 && !link.degraded) continue;
+      if (link.out || (link.rules.holdMs === 0 && !link.degraded)) continue;
       if (link.degraded ? this.caughtUp(place, link) : this.tooLong(place, link, now)) {
         link.degraded = !link.degraded;
         link.awaited = 0;
@@ -191,7 +210,7 @@ export class LinkPolicies implements Machine {
     for (let place = 0; place < last; place++) {
       const link = this.links.get(place);
       const rules = link?.rules;
-      const held = link !== undefined && !link.degraded && this.mayHold(link);
+      const held = link !== undefined && !link.degraded && !link.out && this.mayHold(link);
       const sync = held && link.rules.sync;
       const limited = held && !sync && (!this.down(link) || link.rules.stall);
       shared.floatView[SHF.LIMIT_IOS + place] = rules?.ios ?? 0;

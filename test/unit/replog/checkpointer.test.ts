@@ -77,7 +77,8 @@ describe('Checkpointer', () => {
     checkpointer.step();
     assert.equal(rig.shared.logHead, at(rig, 3).pos);
     assert.deepEqual(rig.log.super.head, { pos: at(rig, 3).pos, seq: 3 });
-    assert.deepEqual(checkpointer.holder(), { nr: 1, bytes: at(rig, 7).pos - at(rig, 3).pos });
+    const { pos } = at(rig, 3);
+    assert.deepEqual(checkpointer.holder(), { nr: 1, pos, bytes: at(rig, 7).pos - pos });
 
     checkpointer.noteLink(link(1, at(rig, 3)), false);
     checkpointer.ask();

@@ -1,0 +1,78 @@
+/** Sites that leave a full ring: the local disk goes on, what they lack is marked, and the marks outlive everything. */
+import assert from 'node:assert/strict';
+import type { FioArgs } from '../support/fio.js';
+import { VERIFY, assertClean, fio, fioDone, fioStart, type FioResult } from '../support/fio.js';
+import { Mounted } from '../support/mounted.js';
+import { needsFuse, needsTool } from '../support/skip.js';
+import { siteStatus, statusOf, untilStatus } from '../support/status.js';
+
+const WRITES: FioArgs = { ...VERIFY, rw: 'randwrite', bs: '16k', iodepth: 16 };
+
+/** Parts that meet later are turned on for these mounts. */
+const SERVED = { REPTOOL_TEST_RESYNC: '1' };
+
+/** How long any write took at most, milliseconds. */
+function longestWrite(result: FioResult): number {
+  const text = result.outcome.stdout;
+  const { jobs } = JSON.parse(text.slice(text.indexOf('{'))) as { jobs: { write: { clat_ns: { max: number } } }[] };
+  return jobs[0]!.write.clat_ns.max / 1e6;
+}
+
+describe('leaving a full ring', function () {
+  this.timeout(90_000);
+  let mounted: Mounted | undefined;
+
+  before(function () {
+    needsFuse(this);
+    needsTool(this, 'fio');
+  });
+  afterEach(() => mounted?.cleanup());
+
+  /** How long writers had waited when site 1 was dropped, milliseconds. */
+  function waited(m: Mounted): number {
+    const told = /site 1: left the ring: writers waited (\d+) ms; \d+ regions? (?:is|are) marked and will be resynced/;
+    const match = told.exec(m.daemonLog);
+    assert.ok(match !== null, m.daemonLog);
+    return Number(match[1]);
+  }
+
+  it('! the local disk stays usable: with a dead site a full ring goes on within 100 ms', async () => {
+    const m = (mounted = await Mounted.start({ size: '64M', logSize: '16M', env: SERVED }));
+    await m.drain();
+    await m.site('pause');
+    const result = await fio(m, m.disk, { ...WRITES, bs: '4k', size: '48m' }, 60_000);
+    assertClean(result, 'with the site paused');
+    const ms = waited(m);
+    console.log(`      dropped after ${ms} ms; the longest of all writes took ${longestWrite(result).toFixed(0)} ms`);
+    assert.ok(ms <= 100, `the drop took ${ms} ms`);
+    const status = await statusOf(m);
+    assert.notEqual(status.log.state, 'full');
+    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assert.match(await m.control('events'), /left the ring/);
+  });
+
+  it('a daemon that is killed behind the drop finds the marks, and the site still out of the ring', async () => {
+    const m = (mounted = await Mounted.start({ size: '64M', logSize: '16M', env: SERVED }));
+    await m.site('pause');
+    assertClean(await fio(m, m.disk, { ...WRITES, size: '32m' }, 60_000), 'before');
+    await m.serving(await m.killDaemon());
+    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assertClean(await fio(m, m.disk, { ...WRITES, size: '48m', randseed: 3 }, 60_000), 'behind the kill');
+    await m.umount();
+    await m.mount({ env: SERVED });
+    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assertClean(await fio(m, m.disk, { ...WRITES, size: '16m', randseed: 5 }, 60_000), 'mounted again');
+  });
+
+  it('! stall holds writers as ever, and status says who', async () => {
+    const m = (mounted = await Mounted.start({ size: '64M', logSize: '16M', env: SERVED }));
+    await m.drain();
+    assert.equal((await m.reptool(['site', 'set', '1', '--stall', '--mount', m.dir])).status, 0);
+    await m.site('pause');
+    const writer = fioStart(m, m.disk, { ...WRITES, size: '48m' }, 80_000);
+    await untilStatus(m, 'held', (s) => s.log.state === 'full' && s.log['held-by'] === 'site 1', 20_000);
+    assert.equal((await m.reptool(['site', 'set', '1', '--no-stall', '--mount', m.dir])).status, 0);
+    assertClean(await fioDone(writer), 'once it may be dropped');
+    assert.ok(waited(m) > 0);
+  });
+});
