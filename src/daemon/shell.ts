@@ -114,6 +114,8 @@ export type FromShip =
   | { t: 'readers'; found: Readers | string }
   | { t: 'window'; window: OpenWindow | null }
   | ({ t: 'copied' } & CopiedReport)
+  /** What the site had confirmed may be gone: everything is to be marked, and a new epoch begins. */
+  | { t: 'lost'; epoch: number }
   | ({ t: 'insync' } & InSyncReport)
   | ({ t: 'progress' } & ResyncProgress);
 
@@ -125,6 +127,8 @@ export interface Runner {
   idle(): boolean;
   /** True where what becomes durable is no news to it: it then looks around by itself every few milliseconds. */
   dozes?(): boolean;
+  /** True where a step may take so long that messages are to be looked for behind each one. */
+  heeds?(): boolean;
   /** Asked while it is at rest: true = its work is done for good. */
   finished(): boolean;
   /** After every step. */
@@ -203,7 +207,7 @@ function loop(runner: Runner, data: ShellWorkerData, shared: Shared): void {
     const ms = machine.step();
     runner.stepped?.();
     if (shared.load(SH.DATA_WAITS) === 1) ringData(data.bellFd);
-    if (ms <= 0 && n % LOOK_EVERY !== 0) continue;
+    if (ms <= 0 && n % LOOK_EVERY !== 0 && runner.heeds?.() !== true) continue;
     const news = fetch();
     if (stopped) return;
     if (ms <= 0 || news) continue;

@@ -9,7 +9,11 @@ import { SH, Shared } from '../replog/shared.js';
 import { Window } from '../replog/window.js';
 import { DEFAULT_RPO_MS, hasLimit, type SiteConfig } from '../control/config.js';
 import { daemonTypes } from '../control/plugins.js';
+import { strangeLocalImage } from '../slink/local-marks.js';
+import { LocalSource } from '../slink/local-source.js';
+import { Resync } from '../slink/resync.js';
 import { Shipper, type ShipperOptions } from '../slink/shipper.js';
+import type { ThrottleOptions } from '../slink/throttle.js';
 import { SLINK } from '../slink/types.js';
 import { tidyHeap } from './heap.js';
 import { NbdThread } from './nbd-thread.js';
@@ -42,8 +46,27 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     ...start.around,
     nbd: (where) => new NbdThread(where),
   });
+  const resync = new Resync(
+    {
+      window,
+      shared,
+      clock: realClock,
+      site,
+      local: new LocalSource(realIo, window, shared, ({ nr, path }) =>
+        strangeLocalImage(realIo, nr, path, start.identity.logId),
+      ),
+      events: {
+        copied: (report) => post({ t: 'copied', ...report }),
+        inSync: (report) => post({ t: 'insync', ...report }),
+        lost: (epoch) => post({ t: 'lost', epoch }),
+        progress: (progress) => post({ t: 'progress', ...progress }),
+      },
+    },
+    throttleOf(start.site),
+  );
   const shipper = new Shipper(
     {
+      resync,
       window,
       shared,
       clock: realClock,
@@ -51,7 +74,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       site,
       meter: new LinkMeter(shared.meters, window, data.link),
       events: {
-        cursor: (place) => post({ t: 'cursor', place: { ...place }, epoch: 0 }),
+        cursor: (place) => post({ t: 'cursor', place: { ...place }, epoch: resync.epoch }),
         state: (state, reason) => post({ t: 'state', state, reason }),
         window: (window) => post({ t: 'window', window }),
         rests: tidyNowAndThen,
@@ -67,6 +90,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       rpoMs: start.site.rpoMs,
       bandwidth: start.site.bandwidth,
       ...deferralOf(start.site),
+      ...(start.resync === undefined ? {} : { resync: start.resync }),
     },
   );
   let { site: settings } = start;
@@ -79,6 +103,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if ((shared.load(SH.SWITCHES + data.link) & 1) === 1) ringData(data.bellFd);
     },
     dozes: () => shipper.dozes,
+    heeds: () => shipper.heeds,
     longest: () => (mayHold(settings) ? HOLDER_SLEEP_MS : OTHERS_SLEEP_MS),
     // It ends when main says so: main bounds how long a site is waited for.
     finished: () => false,
@@ -88,10 +113,13 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if (message.t === 'retry') shipper.retry();
       if (message.t === 'readers') post({ t: 'readers', found: shipper.readers() });
       if (message.t === 'readersGone') shipper.readersGone();
+      if (message.t === 'resync') shipper.resync(message.order);
+      if (message.t === 'whole') shipper.whole(message.epoch, message.wholeAt);
       if (message.t === 'site') {
         settings = message.site;
         const { rpoMs, bandwidth } = settings;
         shipper.configure(rpoMs, bandwidth, deferralOf(settings).defer);
+        resync.configure(throttleOf(settings));
       }
     },
     close: () => {
@@ -111,6 +139,10 @@ const OTHERS_SLEEP_MS = 5000;
 
 function mayHold(site: SiteConfig): boolean {
   return site.policy === 'sync' || site.stall || hasLimit(site.fallBehind);
+}
+
+function throttleOf(site: SiteConfig & { resyncRate?: number; resyncLatencyMs?: number }): ThrottleOptions {
+  return { rate: site.resyncRate ?? 0, latencyMs: site.resyncLatencyMs ?? 0 };
 }
 
 /** Whoever asked for a short lag, or for a bound on it, gets it under load too. */

@@ -161,7 +161,11 @@ export interface Connections {
 }
 
 export type SiteOpened =
-  | { ok: true; cursor: SiteCursor }
+  /**
+   * `lost`: what it had confirmed before may not be there any more (something was taken by force): whoever ordered the
+   * resync must count every region as dirty.
+   */
+  | { ok: true; cursor: SiteCursor; lost?: boolean }
   /** `refused`: it is there and wrong; otherwise it cannot be reached just now. */
   | { ok: false; refused: boolean; reason: string };
 

@@ -50,6 +50,17 @@ export function checkLocalMarks(
   }
 }
 
+/** Why what stands at `path` is not the local image of device `nr`, as far as its mark says; '' where it is. */
+export function strangeLocalImage(io: Io, nr: number, path: string, logId: string): string {
+  try {
+    checkLocalMarks(io, [{ nr, name: `device ${nr}`, local: path }], logId, undefined);
+    return '';
+  } catch (error) {
+    if (!(error instanceof RepError)) throw error;
+    return error.message;
+  }
+}
+
 function judge(mark: Mark | undefined, image: LocalImage, logId: string, seq: number | null | undefined): string {
   if (mark === undefined) return 'was exchanged for another file: it does not carry the mark of this group';
   if (mark.log !== logId) return `belongs to another group (log ${mark.log})`;

@@ -72,8 +72,11 @@ export class ShipBuffers {
     return (this.kept ??= new LogReader(this.log));
   }
 
-  /** Reads whole batches of the log, from `cursor` on and up to `most` bytes; '' or why that cannot be done. */
-  readLog(cursor: SiteCursor, limit: ReadLimit, most: number): string {
+  /**
+   * Reads whole batches of the log, from `cursor` on and up to `most` bytes, of records below `below` where that is less
+   * than all (then there may be none); '' or why that cannot be done.
+   */
+  readLog(cursor: SiteCursor, limit: ReadLimit, most: number, below = limit.seq): string {
     const { batch } = this;
     const reader = (this.kept ??= new LogReader(this.log));
     if (this.readerSeq !== cursor.seq) {
@@ -97,6 +100,7 @@ export class ShipBuffers {
       const b = reader.batch;
       if (!batch.fits(b.count, b.payloadBytes)) break;
       if (batch.records > 0 && batch.bytes >= most) break;
+      if (b.seq + b.count > below) return '';
       batch.addAll(b.mem, b.headers, b.count, b.payloads, b.payloadBytes, b.end);
       this.readerHolds = false;
       this.readerSeq = b.seq + b.count;

@@ -6,6 +6,8 @@ import type { Shared } from '../replog/shared.js';
 import type { Window } from '../replog/window.js';
 import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice, SiteReader } from './contract.js';
 import type { DeferOptions } from './deferral.js';
+import type { Resync } from './resync.js';
+import type { ResyncOrder } from './resync-order.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
@@ -30,6 +32,8 @@ export interface ShipperParts {
   events: ShipperEvents;
   /** Counts for metrics. */
   meter?: LinkMeter;
+  /** Copies where the link has left the ring; left out: it never does. */
+  resync?: Resync;
 }
 
 export interface ShipperOptions {
@@ -53,6 +57,8 @@ export interface ShipperOptions {
   idleMs?: number;
   /** Bytes per second that are sent at most; 0 = unlimited, the default. */
   bandwidth?: number;
+  /** The link is out of the ring from the start. */
+  resync?: ResyncOrder;
 }
 
 /** Descriptors of a site's images. */

@@ -15,27 +15,28 @@
  */
 import type { Machine } from '../base/clock.js';
 import { getU64 } from '../base/codec.js';
-import { assert, errnoText } from '../base/errors.js';
-import { MIB } from '../base/units.js';
-import { R_BYTES, R_CHAIN, R_SEQ, R_TIME, RECORD_HEADER, payloadSpace } from '../replog/format.js';
-import { READ } from '../replog/reader.js';
-import { SH, SHF, type Bell } from '../replog/shared.js';
-import { S_RECORD, W } from '../replog/window.js';
+import { assert } from '../base/errors.js';
+import { R_SEQ, RECORD_HEADER } from '../replog/format.js';
+import { SH } from '../replog/shared.js';
+import { W } from '../replog/window.js';
 import { Bandwidth } from './bandwidth.js';
-import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
-import type { LinkState, OpenWindow, SiteCursor, SiteOpen } from './contract.js';
+import { SHIP_BYTES, type ShipBatch } from './batch.js';
+import type { LinkState, SiteCursor, SiteOpened, SiteResync } from './contract.js';
 import { Deferral, type DeferOptions } from './deferral.js';
+import type { ResyncOrder } from './resync-order.js';
 import type { Readers, ShipperOptions, ShipperParts } from './ship-parts.js';
 import { ShipBuffers } from './ship-buffers.js';
+import { Judge } from './ship-judge.js';
+import { LogView } from './ship-view.js';
+import { LinkWords } from './ship-words.js';
 
 export type { Readers, ShipperOptions, ShipperParts } from './ship-parts.js';
 
-/** The index hears of the cursor this often at most, and so long after data cease at the latest. */
-const CURSOR_MS = 50;
-const CURSOR_BYTES = 16 * MIB;
-
 /** How often it is asked whether the turn for large buffers has come. */
 const TURN_MS = 20;
+
+/** How often it is asked whether slink 0 holds what is to be sent, while that bounds it. */
+const LIMIT_MS = 2;
 
 export class Shipper implements Machine {
   state: LinkState = 'connecting';
@@ -44,19 +45,21 @@ export class Shipper implements Machine {
   readonly cursor: SiteCursor;
 
   private readonly parts: ShipperParts;
-  private readonly options: Required<Omit<ShipperOptions, 'defer'>>;
+  private readonly options: Required<Omit<ShipperOptions, 'defer' | 'resync'>>;
   private readonly bandwidth: Bandwidth;
-  private readonly committer: Bell;
   private readonly batch: ShipBatch;
   private readonly buffers: ShipBuffers;
+  private readonly view: LogView;
+  private readonly words: LinkWords;
+  private readonly judge: Judge;
 
   private opened = false;
   private paused: boolean;
   private fresh: boolean;
+  /** The site is inconsistent: dirty regions are copied beside what is shipped. */
+  private copying = false;
   /** Reads of the group come from the site's images: what it lacks is kept in the window. */
   private read = false;
-  private durable: number;
-  private durablePos: number;
   /** DURABLE as the last step found it. */
   private seen: number;
   private probeAt = 0;
@@ -64,38 +67,33 @@ export class Shipper implements Machine {
   private readonly deferral: Deferral;
   /** Time of the first record behind the cursor, microseconds; 0 = not known. */
   private pendingUs = 0;
-  private told: { pos: number; at: number };
   /** A batch is with the site and not confirmed. */
   private sending = false;
-  private readonly toldWindow = { open: false, known: false, at: -Infinity };
   private asked: number;
   /** Ship and flush up to here without waiting. */
   private hurryTo = 0;
-  /** An acquire-release operation on a word of our own keeps the copy before the check behind it. */
-  private readonly fence = new Int32Array(new SharedArrayBuffer(4));
 
   constructor(parts: ShipperParts, options: ShipperOptions) {
     this.parts = parts;
     this.options = { paused: false, rpoMs: 100, probeMs: 15_000, idleMs: 1000, bandwidth: 0, ...options };
     this.bandwidth = new Bandwidth(parts.clock, this.options.bandwidth);
-    this.committer = parts.shared.bell(SH.BELL_COMMIT);
     this.cursor = { ...options.cursor };
     this.buffers = new ShipBuffers(parts.log, parts.shared, options.place, this.options.idleMs);
     this.batch = this.buffers.batch;
+    this.view = new LogView(parts.window, options.cursor);
+    this.words = new LinkWords(parts.shared, options.place, parts.events, options.cursor);
+    this.judge = new Judge(options.identity.nr, this.view, this.buffers);
     this.deferral = new Deferral(this.options.rpoMs, parts.log.ring, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
-    this.durable = parts.window.tailSeq() ?? options.cursor.seq;
-    this.durablePos = options.cursor.pos;
     this.seen = options.cursor.seq;
-    this.told = { pos: options.cursor.pos, at: -Infinity };
     this.asked = parts.shared.load(SH.SYNC_ASK);
     this.lookAtDurable();
-    const behind = this.durablePos - this.cursor.pos;
-    parts.shared.floatView[SHF.BYTES + this.options.place] = this.payloadBehind(this.durable) - behind;
+    this.estimate();
     this.publish(0);
     this.noteSent();
     if (this.paused) this.setState('paused', '');
+    if (options.resync !== undefined) this.resync(options.resync);
   }
 
   /** Settings that may change while it runs. */
@@ -117,8 +115,33 @@ export class Shipper implements Machine {
     if (!this.paused) return;
     this.paused = false;
     this.probeAt = 0;
-    if (this.opened) this.setState('connected', '');
+    if (this.opened) this.showOpen('connected');
     else this.setState('connecting', '');
+  }
+
+  /** The link has left the ring, or has left it once more: the site is opened anew and made equal by copying. */
+  resync(order: ResyncOrder): void {
+    const { resync, site } = this.parts;
+    assert(resync !== undefined, 'what a resync needs is there');
+    if (!resync.begin(order)) return;
+    this.imagesHold(false);
+    site.close();
+    this.opened = false;
+    this.copying = true;
+    // What the site has confirmed beyond the drop is confirmed still, unless it begins there whatever it has.
+    if (order.anew || order.at.seq > this.cursor.seq) this.jump(order.at);
+    this.probeAt = 0;
+    if (!this.paused) this.setState('connecting', '');
+  }
+
+  /** Main's word that no region is dirty in the index any more. */
+  whole(epoch: number, wholeAt: number): void {
+    this.parts.resync?.whole(epoch, wholeAt);
+  }
+
+  /** True while a step may take so long that messages are to be looked for behind each. */
+  get heeds(): boolean {
+    return this.copying;
   }
 
   /** Tries a failed site at the next step: somebody says that it is back. */
@@ -129,13 +152,13 @@ export class Shipper implements Machine {
   /** Log bytes that are durable here and not confirmed there. */
   get lagBytes(): number {
     this.lookAtDurable();
-    return Math.max(0, this.durablePos - this.cursor.pos);
+    return Math.max(0, this.view.durablePos - this.cursor.pos);
   }
 
   /** Age of the oldest record that is durable here and not confirmed there; 0 where there is none. */
   get lagSeconds(): number {
     this.lookAtDurable();
-    if (this.durable <= this.cursor.seq) return 0;
+    if (this.view.durable <= this.cursor.seq) return 0;
     const since = this.pendingUs > 0 ? this.pendingUs : this.cursor.time;
     return since > 0 ? Math.max(0, (this.parts.clock.wallUs() - since) / 1e6) : 0;
   }
@@ -156,23 +179,25 @@ export class Shipper implements Machine {
     const { clock, shared, window } = this.parts;
     const now = clock.monoMs();
     this.lookAtDurable();
-    this.seen = this.durable;
+    this.seen = this.view.durable;
     const ask = shared.load(SH.SYNC_ASK);
     if (ask !== this.asked) {
       this.asked = ask;
       // Whoever asks means what is written, not only what is durable by now.
-      this.hurryTo = window.seqOf(W.TAIL, this.durable) + 1;
+      this.hurryTo = window.seqOf(W.TAIL, this.view.durable) + 1;
     }
     if (this.paused) {
       this.tellCursor(now, true);
       this.giveBack();
+      if (this.copying) this.parts.resync!.release();
       return this.options.probeMs;
     }
     if (!this.opened) {
       if (now < this.probeAt) return this.probeAt - now;
       return this.tryOpen(now);
     }
-    if (this.durable > this.cursor.seq) return this.ship(now);
+    if (this.copying) return this.shipAndCopy(now);
+    if (this.view.durable > this.cursor.seq) return this.ship(now, this.view.durable);
     return this.rest(now);
   }
 
@@ -184,6 +209,7 @@ export class Shipper implements Machine {
     const { site, shared } = this.parts;
     if (site.readers === undefined) return `images of type ${site.type} cannot be read here`;
     if (!this.opened) return 'it is not open';
+    if (this.copying) return 'it is being resynced';
     const images = site.readers();
     if (typeof images === 'string') return images;
     // From now on somebody may wait for every record: nothing is put off any more.
@@ -203,23 +229,23 @@ export class Shipper implements Machine {
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.parts.site.close();
     this.opened = false;
+    this.parts.resync?.close();
     this.buffers.close();
   }
 
   // --- opening ---------------------------------------------------------------------------------------------
 
   private tryOpen(now: number): number {
-    const { site } = this.parts;
-    const { identity, devices } = this.options;
+    const { site, resync } = this.parts;
     this.imagesHold(false);
-    const create = this.fresh ? { create: { ...this.cursor } } : {};
-    const opened = site.open({ identity, devices, ...create, sentBehind: this.sentBehind });
-    this.countConnections();
-    this.noteSent();
-    this.tellWindow(now, site.window);
+    let opened = this.openSite(now, this.copying ? resync!.how() : undefined);
+    if (this.copying && opened.ok && this.judge.wrong(opened.cursor, this.cursor) !== '')
+      if (resync!.mayStartOver(this.cursor)) opened = this.openSite(now, resync!.how(true));
     if (!opened.ok) return site.preparing === true ? this.prepare(now, opened.reason) : this.fail(opened.reason);
-    const wrong = this.judge(opened.cursor);
+    const wrong = this.judge.wrong(opened.cursor, this.cursor);
     if (wrong !== '') return this.fail(wrong);
+    const cannot = this.copying ? resync!.opened(opened.lost === true) : '';
+    if (cannot !== '') return this.fail(`site ${this.options.identity.nr}: ${cannot}`);
     Object.assign(this.cursor, opened.cursor);
     this.opened = true;
     this.parts.meter?.opened();
@@ -228,11 +254,35 @@ export class Shipper implements Machine {
     this.pendingUs = 0;
     this.lookAtDurable();
     this.publish(0);
-    this.imagesHold(true);
+    // While it is inconsistent nobody may read from it.
+    this.imagesHold(!this.copying);
     this.probeAt = now + this.options.probeMs;
-    this.setState('connected', '');
+    this.showOpen('connected');
     this.tellCursor(now, true);
     return 0;
+  }
+
+  private openSite(now: number, resync: SiteResync | undefined): SiteOpened {
+    const { site } = this.parts;
+    const { identity, devices } = this.options;
+    const create = this.fresh || resync?.anew === true ? { create: { ...this.cursor } } : {};
+    const how = { identity, devices, ...create, sentBehind: this.judge.sentBehind };
+    const opened = site.open(resync === undefined ? how : { ...how, resync });
+    this.countConnections();
+    this.noteSent();
+    this.words.window(now, site.window);
+    return opened;
+  }
+
+  /** The cursor is another one, without anything having been sent. */
+  private jump(to: SiteCursor): void {
+    Object.assign(this.cursor, to);
+    this.pendingUs = 0;
+    this.deferral.sent();
+    this.lookAtDurable();
+    this.estimate();
+    this.publish(0);
+    this.words.hasTold(to);
   }
 
   /** It is being made ready, step by step; between the steps messages are heard. */
@@ -243,64 +293,6 @@ export class Shipper implements Machine {
     return wait;
   }
 
-  /** One call of `write` takes at most a batch: so much behind a confirmed place may be there, no more. */
-  private readonly sentBehind: NonNullable<SiteOpen['sentBehind']> = (from, visit) => {
-    const reader = this.buffers.reader();
-    reader.seek(from);
-    const limit = { pos: this.durablePos, seq: this.durable };
-    for (let records = 0, bytes = 0; records < SHIP_RECORDS && bytes < SHIP_BYTES;) {
-      const result = reader.next(limit);
-      if (result === READ.END) return true;
-      if (result === READ.BROKEN) return false;
-      const { mem, headers, count, payloadBytes } = reader.batch;
-      visit(mem, headers, count);
-      records += count;
-      bytes += payloadBytes;
-    }
-    return true;
-  };
-
-  /** Why a site at `at` cannot be continued from this log, or ''. */
-  private judge(at: SiteCursor): string {
-    const { cursor } = this;
-    const whose = `site ${this.options.identity.nr}`;
-    if (at.seq > this.durable)
-      return `${whose}: belongs to another history: it holds records up to ${at.seq - 1}, this log ends at ${this.durable - 1}; resync it`;
-    if (at.seq < cursor.seq)
-      return `${whose}: was rolled back: it had confirmed record ${cursor.seq - 1} and now ends at ${at.seq - 1}; put the newer state back or resync it`;
-    const known = this.chainAt(at);
-    if (typeof known === 'string') return `${whose}: ${known}`;
-    return known
-      ? ''
-      : `${whose}: belongs to another history: record ${at.seq - 1} is not the one in this log; resync it`;
-  }
-
-  /** Whether the record before `at` is the one in this log; a sentence where that cannot be read. */
-  private chainAt(at: SiteCursor): boolean | string {
-    const { cursor } = this;
-    const { window } = this.parts;
-    if (at.seq === cursor.seq) return at.chainLo === cursor.chainLo && at.chainHi === cursor.chainHi;
-    // The slot before HEAD is intact, so this decides for the durable end in any case.
-    if (this.head() <= at.seq) {
-      const slot = window.slotAt(at.seq - 1);
-      const pos = window.logEnd(slot);
-      const lo = window.dv.getUint32(slot + S_RECORD + R_CHAIN, true);
-      const hi = window.dv.getUint32(slot + S_RECORD + R_CHAIN + 4, true);
-      this.settle();
-      if (this.head() <= at.seq) return pos === at.pos && lo === at.chainLo && hi === at.chainHi;
-    }
-    // A batch that names this place as its beginning proves it: position, seq and chain stand in its header. HEAD has
-    // passed the place, so DURABLE has too; the one that was known before the site was opened may still be at it.
-    this.lookAtDurable();
-    const reader = this.buffers.reader();
-    reader.seek(at);
-    const result = reader.next({ pos: this.durablePos, seq: this.durable });
-    if (result === READ.BATCH) return true;
-    if (result === READ.BROKEN && reader.broken!.reason === 'read')
-      return `the log cannot be read at ${at.pos}: ${errnoText(reader.broken!.errno)}`;
-    return false;
-  }
-
   private fail(reason: string): number {
     this.imagesHold(false);
     // What was confirmed before stays confirmed.
@@ -308,13 +300,14 @@ export class Shipper implements Machine {
     this.parts.site.close();
     this.opened = false;
     this.giveBack();
+    if (this.copying) this.parts.resync!.failed();
     const now = this.parts.clock.monoMs();
     const wait = Math.max(this.parts.site.againMs ?? this.options.probeMs, 1);
     this.probeAt = now + wait;
     this.parts.meter?.failed();
     this.countConnections();
     this.noteSent();
-    this.tellWindow(now, this.parts.site.window);
+    this.words.window(now, this.parts.site.window);
     this.setState('failed', reason);
     return wait;
   }
@@ -332,10 +325,43 @@ export class Shipper implements Machine {
     this.parts.events.state(state, reason);
   }
 
+  /** It is open: `kept` where nothing is copied. */
+  private showOpen(kept: LinkState): void {
+    if (this.copying) this.setState('resyncing', this.parts.resync!.reason);
+    else this.setState(kept, '');
+  }
+
   // --- shipping --------------------------------------------------------------------------------------------
 
-  private ship(now: number): number {
-    const { durablePos, cursor, deferral } = this;
+  /** Turn about: what there is to be shipped, up to a batch, and some copying. */
+  private shipAndCopy(now: number): number {
+    const { cursor, view, bandwidth } = this;
+    const { shared, site } = this.parts;
+    const resync = this.parts.resync!;
+    const limit = resync.limit(view.durable);
+    this.hurryTo = Math.max(this.hurryTo, resync.hurryTo);
+    const shipped = limit > cursor.seq ? this.ship(now, limit) : this.rest(now);
+    if (!this.opened || shared.load(SH.CLOSING) !== 0) return shipped;
+    const wait = view.durable > cursor.seq ? Math.min(shipped, LIMIT_MS) : shipped;
+    const owed = bandwidth.wait();
+    if (owed > 0) return Math.min(wait, owed);
+    const before = resync.sent;
+    const copied = resync.step(cursor, bandwidth.batchBytes);
+    bandwidth.spent(resync.sent - before);
+    if (copied < 0) return this.fail(site.reason);
+    if (!resync.active) {
+      this.copying = false;
+      this.imagesHold(true);
+      this.tellCursor(now, true);
+    }
+    this.showOpen('connected');
+    return Math.min(wait, copied);
+  }
+
+  /** Sends a batch of records below `limit`, if it is time. */
+  private ship(now: number, limit: number): number {
+    const { cursor, deferral } = this;
+    const { durablePos } = this.view;
     const { shared } = this.parts;
     if (this.hurryTo > cursor.seq || this.wanted || this.read || shared.load(SH.CLOSING) !== 0) deferral.stop();
     else {
@@ -344,17 +370,20 @@ export class Shipper implements Machine {
     }
     const owed = this.bandwidth.wait();
     if (owed > 0) return owed;
-    const fromLog = this.head() > cursor.seq;
+    const fromLog = this.view.head() > cursor.seq;
     if (!this.buffers.mayBegin(now, durablePos - cursor.pos, fromLog, this.wanted)) return TURN_MS;
-    const near = this.fromWindow();
+    const near = this.view.copy(this.batch, cursor, limit, Math.min(SHIP_BYTES, this.bandwidth.batchBytes));
     if (!near) {
-      const broken = this.fromLog();
+      // Only whole batches of the log are sent, and none is below the limit yet.
+      if (limit < this.view.durable && this.view.head() <= cursor.seq) return LIMIT_MS;
+      const broken = this.fromLog(limit);
       if (broken !== '') return this.fail(broken);
+      if (this.batch.records === 0) return LIMIT_MS;
     }
     const rc = this.send(now);
     // One batch out of the log is no news; the next one then is.
     if (this.opened)
-      this.setState(!near && this.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected', '');
+      this.showOpen(!near && this.view.durablePos - this.cursor.pos > SHIP_BYTES ? 'behind' : 'connected');
     return rc;
   }
 
@@ -367,17 +396,17 @@ export class Shipper implements Machine {
     if (site.window !== undefined) {
       const to = cursor.seq + batch.records;
       this.noteSent(to);
-      this.tellWindow(now, { from: cursor.seq, to, bytes: batch.bytes });
+      this.words.window(now, { from: cursor.seq, to, bytes: batch.bytes });
     }
     this.sending = true;
     const rc = site.write(batch, this.confirm);
     if (rc < 0) return this.fail(site.reason);
     this.confirm();
-    this.imagesHold(true);
+    if (!this.copying) this.imagesHold(true);
     this.noteSent();
     this.tellCursor(this.lastWriteAt, false);
     // While there is more to send, the next batch opens it again at once.
-    if (this.durable === cursor.seq) this.tellWindow(this.lastWriteAt, site.window);
+    if (this.view.durable === cursor.seq) this.words.window(this.lastWriteAt, site.window);
     this.buffers.sent(this.lastWriteAt);
     return 0;
   }
@@ -397,96 +426,31 @@ export class Shipper implements Machine {
     this.publish(batch.bytes);
   };
 
-  /** Somebody waits for a record that the site has not confirmed. */
   private get wanted(): boolean {
-    return this.parts.shared.floatView[SHF.WANTED + this.options.place]! > this.cursor.seq;
+    return this.words.wanted(this.cursor);
   }
 
   /** The cursor has moved on by `bytes` of payload: says so in the link's words, and to who waits for it. */
   private publish(bytes: number): void {
-    const { shared } = this.parts;
-    const { place } = this.options;
-    const { floatView } = shared;
-    const exact = this.payloadBehind(this.cursor.seq);
-    if (exact >= 0) floatView[SHF.BYTES + place] = exact;
-    else floatView[SHF.BYTES + place]! += bytes;
-    floatView[SHF.OLDEST + place] = this.pendingUs > 0 ? this.pendingUs : this.cursor.time;
-    const near = this.cursor.seq;
-    const before = shared.linkSeq(place, near);
-    shared.store(SH.LINK_SEQ + place, near | 0);
-    if (floatView[SHF.WANTED + place]! > before) this.committer.ring();
+    const { cursor, view } = this;
+    const oldest = this.pendingUs > 0 ? this.pendingUs : cursor.time;
+    this.words.publish(cursor, bytes, view.payloadBehind(cursor.seq), oldest);
   }
 
-  /** IMAGES and HELD: odd while the site is open. Even before anything may be written to it that is not new. */
   private imagesHold(hold: boolean): void {
-    const { shared } = this.parts;
-    const word = SH.IMAGES + this.options.place;
-    const now = shared.load(word);
-    // Behind what was staged and is not in the images the old place stands until the site was opened again.
-    if (hold) shared.store(SH.HELD + this.options.place, this.cursor.seq | 0);
-    if (((now & 1) === 1) !== hold) shared.store(word, (now + 1) | 0);
+    this.words.imagesHold(hold, this.cursor);
   }
 
-  /** Payload position behind record `seq - 1`; -1 where that has left the window. */
-  private payloadBehind(seq: number): number {
-    const { window } = this.parts;
-    if (this.head() > seq) return -1;
-    const end = window.payloadEnd(window.slotAt(seq - 1));
-    this.settle();
-    return this.head() <= seq ? end : -1;
-  }
-
-  /** Copies a batch out of the window; false where the first record has left it, before or meanwhile. */
-  private fromWindow(): boolean {
-    const { batch, cursor, durable } = this;
-    const { window } = this.parts;
-    const first = cursor.seq;
-    const most = Math.min(SHIP_BYTES, this.bandwidth.batchBytes);
-    if (this.head() > first) return false;
-    batch.begin(cursor, this.durablePos - cursor.pos);
-    const { dv, mem } = window;
-    let taken = 0;
-    let bytes = 0;
-    /** Payloads from here on are still to be copied; they are dense but for a restart of the daemon. */
-    let run = window.payloadPos(window.slotAt(first));
-    let runBytes = 0;
-    let slot = window.slotAt(first);
-    let end = window.logEnd(slot);
-    for (let seq = first; seq < durable; seq++) {
-      const space = payloadSpace(dv.getUint32(slot + S_RECORD + R_BYTES, true));
-      const payload = window.payloadPos(slot);
-      // Full: there is a boundary behind us then, unless what we read was overtaken.
-      if (taken >= SHIP_RECORDS || bytes + space > SHIP_BYTES) break;
-      if (batch.records > 0 && bytes >= most) break;
-      if (payload !== run + runBytes) {
-        if (runBytes > 0) batch.addPayload(mem, window.payloadAt(run), runBytes);
-        run = payload;
-        runBytes = 0;
-      }
-      batch.putHeader(mem, slot + S_RECORD, taken++);
-      runBytes += space;
-      bytes += space;
-      const next = window.slotAt(seq + 1);
-      const nextEnd = seq + 1 === durable ? -1 : window.logEnd(next);
-      if (nextEnd !== end) {
-        // Behind a batch of the log.
-        if (runBytes > 0) batch.addPayload(mem, window.payloadAt(run), runBytes);
-        run += runBytes;
-        runBytes = 0;
-        batch.records = taken;
-        batch.endPos = end;
-      }
-      slot = next;
-      end = nextEnd;
-    }
-    this.settle();
-    return batch.records > 0 && this.head() <= first;
+  /** BYTES, where the window does not say. */
+  private estimate(): void {
+    const { view } = this;
+    this.words.estimate(view.payloadBehind(view.durable) - (view.durablePos - this.cursor.pos));
   }
 
   /** Reads a batch from the log's file; '' or why that cannot be done. */
-  private fromLog(): string {
-    const limit = { pos: this.durablePos, seq: this.durable };
-    const broken = this.buffers.readLog(this.cursor, limit, this.bandwidth.batchBytes);
+  private fromLog(below: number): string {
+    const limit = { pos: this.view.durablePos, seq: this.view.durable };
+    const broken = this.buffers.readLog(this.cursor, limit, this.bandwidth.batchBytes, below);
     return broken === '' ? '' : `site ${this.options.identity.nr}: ${broken}`;
   }
 
@@ -502,10 +466,10 @@ export class Shipper implements Machine {
     const { site } = this.parts;
     this.deferral.sent();
     this.tellCursor(now, this.hurryTo > 0 || this.parts.shared.load(SH.CLOSING) !== 0);
-    this.setState('connected', '');
+    this.showOpen('connected');
     let wait = this.probeAt - now;
     // Under a sync site every single write comes to rest: each would wake main.
-    if (this.told.pos !== this.cursor.pos) wait = Math.min(wait, this.told.at + CURSOR_MS - now);
+    if (!this.words.knows(this.cursor)) wait = Math.min(wait, this.words.due - now);
     if (site.unflushed) {
       const due = this.lastWriteAt + this.options.idleMs - now;
       if (due <= 0 || this.hurryTo > 0) {
@@ -525,60 +489,20 @@ export class Shipper implements Machine {
   }
 
   private tellCursor(now: number, atOnce: boolean): void {
-    const { cursor, told } = this;
-    if (told.pos === cursor.pos && told.at > -Infinity) return;
-    if (!this.opened) return;
-    if (!atOnce && now - told.at < CURSOR_MS && cursor.pos - told.pos < CURSOR_BYTES) return;
-    told.pos = cursor.pos;
-    told.at = now;
-    this.parts.events.cursor({ ...cursor });
+    if (this.opened) this.words.cursor(now, this.cursor, atOnce);
   }
 
   /** Says up to where the site may hold records, in any case those before `to`. */
   private noteSent(to = 0): void {
-    const { shared, site } = this.parts;
-    shared.floatView[SHF.SENT + this.options.place] = Math.max(to, site.window?.to ?? 0);
+    this.words.sent(Math.max(to, this.parts.site.window?.to ?? 0));
   }
 
-  /** Main hears at once that a window opens or closes, and now and then how it moves. */
-  private tellWindow(now: number, window: OpenWindow | null | undefined): void {
-    if (window === undefined) return;
-    const { toldWindow } = this;
-    const open = window !== null;
-    const same = toldWindow.known && toldWindow.open === open;
-    if (same && (!open || now - toldWindow.at < CURSOR_MS)) return;
-    Object.assign(toldWindow, { open, known: true, at: now });
-    this.parts.events.window?.(window);
-  }
-
-  // --- the window, which moves while we look ---------------------------------------------------------------
-
-  private head(): number {
-    return this.parts.window.seqOf(W.HEAD, this.durable);
-  }
-
-  private settle(): void {
-    Atomics.add(this.fence, 0, 1);
-  }
-
-  /** Takes over DURABLE with its log position, and the time of the first record behind the cursor. */
+  /** Takes over DURABLE, and the time of the first record behind the cursor. */
   private lookAtDurable(): void {
-    const { window } = this.parts;
-    for (;;) {
-      const seq = window.seqOf(W.DURABLE, this.durable);
-      const pos = window.logEnd(window.slotAt(seq - 1));
-      this.settle();
-      // The slot before HEAD is intact: only if HEAD went beyond may another record have taken its place.
-      if (window.seqOf(W.HEAD, seq) > seq) continue;
-      this.durable = seq;
-      this.durablePos = pos;
-      break;
-    }
-    if (this.pendingUs !== 0 || this.durable <= this.cursor.seq || this.head() > this.cursor.seq) return;
-    const us = getU64(window.dv, window.slotAt(this.cursor.seq) + S_RECORD + R_TIME);
-    this.settle();
-    if (this.head() > this.cursor.seq) return;
-    this.pendingUs = us;
-    this.parts.shared.floatView[SHF.OLDEST + this.options.place] = us;
+    const { view } = this;
+    view.look();
+    if (this.pendingUs !== 0 || view.durable <= this.cursor.seq) return;
+    this.pendingUs = view.timeOf(this.cursor.seq);
+    if (this.pendingUs > 0) this.words.oldest(this.pendingUs);
   }
 }
