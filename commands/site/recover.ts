@@ -17,12 +17,13 @@ export default class SiteRecover extends RepCommand {
 
   static override flags = {
     'dry-run': Flags.boolean({ description: 'say what is staged, change nothing' }),
+    force: Flags.boolean({ description: 'also where the site says that it is inconsistent' }),
   };
 
   async run(): Promise<unknown> {
     const { args, flags } = await this.parse(SiteRecover);
     const { recoverSite } = await import('../../src/cli/offline.js');
-    const { text, ok, result } = recoverSite(args.FOLDER, !flags['dry-run']);
+    const { text, ok, result } = recoverSite(args.FOLDER, { write: !flags['dry-run'], force: flags.force });
     this.say(text);
     if (!ok) this.endWith(1);
     return result;

@@ -8,14 +8,14 @@ import { lockHolder } from '../control/lock.js';
 import { groupDir, stateRoot } from '../control/state.js';
 import * as check from '../replog/check.js';
 import * as dump from '../replog/dump.js';
-import { recoverFolder, type FolderReport } from '../slink/recover.js';
+import { recoverFolder, type FolderReport, type RecoverHow } from '../slink/recover.js';
 import { usage } from './base.js';
 import { describeHolders, holdersOf } from '../control/holders.js';
 import { columns, plural } from './output.js';
 import { Progress } from './progress.js';
 
 /** Replays what is staged in a site's folder, or only says what would be replayed. */
-export function recoverSite(folder: string, write: boolean): { text: string; ok: boolean; result: FolderReport } {
+export function recoverSite(folder: string, how: RecoverHow): { text: string; ok: boolean; result: FolderReport } {
   const real = path.resolve(folder);
   const info = realIo.stat('SITE:FOLDER', real);
   if (typeof info !== 'number' && info.kind !== 'dir')
@@ -24,9 +24,11 @@ export function recoverSite(folder: string, write: boolean): { text: string; ok:
       `${folder}: is no folder; only folder sites have a stage to replay. A raw device or an export is whole wherever ` +
         'the status of its group shows no open window; where it shows one, mount the group and let it send the rest',
     );
-  if (write) refuseInUse(real);
-  const result = recoverFolder(realIo, real, { write });
-  return { text: recoveryText(folder, result), ok: result.images.every((image) => image.state === 'ok'), result };
+  if (how.write) refuseInUse(real);
+  const result = recoverFolder(realIo, real, how);
+  const usable = !result.inconsistent || how.force === true;
+  const ok = usable && result.images.every((image) => image.state === 'ok');
+  return { text: recoveryText(folder, result), ok, result };
 }
 
 /** A site that is being written to, or images that somebody uses already, must not be replayed into. */
@@ -48,6 +50,9 @@ function recoveryText(folder: string, report: FolderReport): string {
   const where = report.written ? 'all of it is in the images now' : 'not replayed';
   return [
     `${folder}: site ${report.nr} of group ${report.group}`,
+    ...(report.inconsistent
+      ? ['  INCONSISTENT: a resync was not completed, so the images are no one state of the group']
+      : []),
     `  reaches record ${report.seq - 1} of reign ${report.reign}${time}`,
     staged.batches === 0 ? '  nothing is staged' : `  staged: ${what}, ${where}`,
     ...columns(report.images.map((image) => [`  ${image.name}`, formatSize(image.size), image.file, image.state])),

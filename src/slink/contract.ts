@@ -72,16 +72,28 @@ export type { SiteCursor } from './cursor.js';
  */
 export interface SiteResync {
   at: SiteCursor;
-  /** The devices of the present. What the site has beyond them goes as by a DEVICE_REMOVE; what it lacks is made. */
+  /**
+   * The devices of the present. Where the site is set to `at`, what it has beyond them goes as by a DEVICE_REMOVE, and
+   * what it lacks is made; one that goes on from a place of its own has those of that place, and records tell the rest.
+   */
   devices: readonly SiteDevice[];
-  /** The first number that no device had yet: records of smaller ones that are not in `devices` are passed over. */
+  /**
+   * The first number that no device had yet: records of smaller ones that are not in `devices` are passed over. What
+   * the site has from this number on came by records behind `at`, and stays.
+   */
   nextDevice: number;
   /**
-   * Begins at `at` even where the site says that it is farther; and where the operator says so (`force`), even where
-   * the site, or an image of it, is another's: what is there is overwritten.
+   * Begins at `at` even where the site says that it is farther; only where every region is marked dirty. And where the
+   * operator says so (`force`), even where the site, or an image of it, is another's: what is there is overwritten.
+   * `force` alone takes nothing: what the site had confirmed would be missing where no region says so.
    */
   anew: boolean;
   force: boolean;
+}
+
+/** Whether what stands there may be taken, whoever's it is. */
+export function mayTake(resync: SiteResync | undefined): boolean {
+  return resync !== undefined && resync.anew && resync.force;
 }
 
 /**
@@ -121,9 +133,11 @@ export interface SiteOpen {
    */
   create?: SiteCursor;
   /**
-   * The link is inconsistent. A site whose stamp says so itself and whose cursor is at or behind `at` goes on from its own
-   * (unless `anew`); any other one is set to `at`, its stamp says *inconsistent*, durably, before anything else is
-   * changed, and the devices are made to fit. A site that is not there yet is made at `at`.
+   * The link is inconsistent. A site that has come to `at` or farther goes on from its own place, in order or not (unless
+   * `anew`): set back, it would hold the future of its cursor. Any other one is set to `at`, and the devices are made to
+   * fit. All that it has confirmed is brought into its images before that; then its stamp says *inconsistent*, durably,
+   * before anything else is changed. A site that is not there is made at `at` where `create` is given, or by force.
+   * Without `resync`, a site whose stamp says inconsistent is refused.
    */
   resync?: SiteResync;
   /**

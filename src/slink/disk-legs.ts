@@ -110,12 +110,7 @@ export class DiskLegs implements Legs {
   }
 
   nextData(nr: number, pos: number, size: number): number {
-    const image = this.images.get(nr);
-    if (image === undefined || image.block || this.io.nextData === undefined) return pos;
-    const at = this.io.nextData('SITE:HOLES', image.fd, pos);
-    // ENXIO: nothing but a hole from here on. Anything else: it cannot tell, so it has to be read.
-    if (at < 0) return at === -ERRNO.ENXIO ? size : pos;
-    return Math.max(pos, Math.min(at, size));
+    return this.images.nextData(nr, pos, size);
   }
 
   probe(): number {

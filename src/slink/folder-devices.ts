@@ -70,13 +70,23 @@ export class FolderDevices {
   private readonly folder: string;
   private readonly images: ImageSet;
   private readonly sparse: boolean;
+  /** The site is inconsistent: an image that is being made may be whatever file stands there. */
+  private readonly taking: boolean;
   private marks: Marks | undefined;
 
-  constructor(io: Io, folder: string, images: ImageSet, stamped: readonly StampDevice[], sparse: boolean) {
+  constructor(
+    io: Io,
+    folder: string,
+    images: ImageSet,
+    stamped: readonly StampDevice[],
+    sparse: boolean,
+    taking = false,
+  ) {
     this.io = io;
     this.folder = folder;
     this.images = images;
     this.sparse = sparse;
+    this.taking = taking;
     this.list = stamped.map((device) => ({ ...device }));
   }
 
@@ -102,8 +112,32 @@ export class FolderDevices {
     const { nr, size } = device;
     const spec: ImageSpec = { nr, size, file: this.fileOf(device) };
     // Nothing was ever sent to an image that is still being made.
-    if (device.making) createImage(this.io, 'SITE', spec, { sparse: this.sparse, overwrite: true });
+    if (device.making) createImage(this.io, 'SITE', spec, { ...this.how, overwrite: true, fit: this.taking });
     this.images.open(device.growing ? { ...spec, grown: Number.MAX_SAFE_INTEGER } : spec);
+  }
+
+  /** Makes and opens the image of a device that a resync begins with, of whatever stands in its place; throws RepError. */
+  take(device: StampDevice): void {
+    const { nr, name, size } = device;
+    const spec: ImageSpec = { nr, size, file: imagePath(this.folder, name) };
+    createImage(this.io, 'SITE', spec, { ...this.how, overwrite: true, fit: true });
+    this.images.open(spec);
+    this.marks?.add(device);
+  }
+
+  /** A device has another size without a record of it; throws RepError. */
+  enlarge(device: StampDevice, size: number): void {
+    this.grow(device.nr, size);
+    device.size = size;
+    device.growing = false;
+    this.images.resize(device.nr, size);
+  }
+
+  /** A device has left without a record of it: its image is none any more. */
+  drop(nr: number): void {
+    this.images.forget(nr);
+    this.marks?.remove(nr);
+    this.list = this.list.filter((device) => device.nr !== nr);
   }
 
   /**
@@ -225,6 +259,8 @@ export class FolderDevices {
           const device = known(nr);
           if (device === undefined) {
             const announced = this.list.find((d) => d.nr === nr);
+            // It had left before the resync of this site began.
+            if (announced === undefined && nr < this.images.usedBelow) break;
             needs.coming.push(announced ?? { ...newStampDevice({ nr, ...added }), making: false, coming: true });
           } else if (added.size > device.size) needs.growing.set(nr, added.size);
           break;

@@ -13,11 +13,23 @@
 import type { Clock } from '../base/clock.js';
 import { ERRNO, RepError, errnoText } from '../base/errors.js';
 import type { Io } from '../base/io.js';
-import { MIB, formatSize } from '../base/units.js';
+import { MIB } from '../base/units.js';
 import { BATCH_HEADER } from '../replog/format.js';
 import { SHIP_BYTES, type ShipBatch } from './batch.js';
-import type { Site, SiteCursor, SiteDevice, SiteOpen, SiteOpened, SiteReader } from './contract.js';
-import { FolderDevices, imagePath, newStampDevice } from './folder-devices.js';
+import {
+  mayTake,
+  type Site,
+  type SiteCopy,
+  type SiteCursor,
+  type SiteOpen,
+  type SiteOpened,
+  type SiteReader,
+  type SiteResync,
+} from './contract.js';
+import { FolderCopy } from './folder-copy.js';
+import { FolderDevices } from './folder-devices.js';
+import { FolderFit } from './folder-fit.js';
+import { FolderPlace, Refusal, unreachable, wrongOne } from './folder-open.js';
 import { ImageSet, imageFailure } from './images.js';
 import { Marks, TouchedRanges } from './marks.js';
 import { RecordSink } from './records.js';
@@ -40,38 +52,24 @@ export interface FolderOptions {
 
 const AREA = 128 * MIB;
 
-/** A reason not to open: thrown inside, never out of the site. */
-class Refusal extends Error {
-  readonly wrong: boolean;
-  constructor(wrong: boolean, message: string) {
-    super(message);
-    this.wrong = wrong;
-  }
-}
-
-/** It cannot be reached just now. */
-function unreachable(message: string): Refusal {
-  return new Refusal(false, message);
-}
-
-/** It is there and not what it should be. */
-function wrongOne(message: string): Refusal {
-  return new Refusal(true, message);
-}
+/** What says of an image that it is another one, or none: the disk and the folder are there. */
+const IS_WRONG: ReadonlySet<string> = new Set(['EINVAL', 'EEXIST', 'ENOENT']);
 
 export class FolderSite implements Site {
   readonly type = 'blockdev';
   readonly batchBytes = SHIP_BYTES;
   reason = '';
   refused = false;
+  /** As its stamp said when it was read or written last. */
+  inconsistent = false;
+  readonly copy: SiteCopy;
 
   private readonly io: Io;
   private readonly clock: Clock;
   private readonly folder: string;
   private readonly options: FolderOptions;
   private readonly area: number;
-  /** Identity of the folder as it was opened. */
-  private folderId = '';
+  private readonly place: FolderPlace;
   private readonly images: ImageSet;
   private readonly sink: RecordSink;
   private devices: FolderDevices;
@@ -86,9 +84,36 @@ export class FolderSite implements Site {
     this.folder = folder.length > 1 ? folder.replace(/\/+$/, '') : folder;
     this.options = options;
     this.area = options.area ?? AREA;
+    this.place = new FolderPlace(io, clock, this.folder, this.area, options.makeFolder === true);
     this.images = new ImageSet(io, 'SITE', { direct: options.direct ?? true });
     this.devices = this.devicesOf([]);
     this.sink = new RecordSink(this.images, (type, nr, payload) => this.devices.apply(type, nr, payload));
+    this.copy = this.copies();
+  }
+
+  private copies(): SiteCopy {
+    const { folder } = this;
+    const isOpen = (): boolean => this.stage !== undefined;
+    const isInconsistent = (): boolean => this.inconsistent;
+    const host = {
+      folder,
+      get isOpen() {
+        return isOpen();
+      },
+      get inconsistent() {
+        return isInconsistent();
+      },
+      cannot: (rc: number, sentence: string): number => {
+        this.reason = `${folder}: ${sentence}`;
+        this.refused = false;
+        return rc;
+      },
+      imageFailed: (rc: number): number => this.imageFailed(rc),
+      note: (nr: number, offset: number): void => this.marks!.noteCopy(nr, offset),
+      settleCopies: (): number => (this.images.unsettled ? this.moveBase() : 0),
+      becomeWhole: (): number => this.moveBase({ inconsistent: false }),
+    };
+    return new FolderCopy(host, this.images);
   }
 
   get unflushed(): boolean {
@@ -161,7 +186,7 @@ export class FolderSite implements Site {
     this.refused = false;
     if (typeof info === 'number')
       this.reason = `${folder}: the site's folder is gone from there (moved, removed or unmounted): ${errnoText(info)}; put it back`;
-    else if (info.id !== this.folderId)
+    else if (info.id !== this.place.id)
       this.reason = `${folder}: another folder stands there now (renamed, or mounted over) than the one that this site opened; put that back`;
     else this.reason = `${file}: the path no longer leads to the file that this site opened; put it back`;
     return -ERRNO.ENXIO;
@@ -173,6 +198,7 @@ export class FolderSite implements Site {
 
   /** A batch is in the images when `write` returns, and `open` puts what is staged into them. */
   readers(): SiteReader[] | string {
+    if (this.inconsistent) return `${this.folder}: is inconsistent until its resync is done`;
     return this.stage === undefined ? `${this.folder}: is not open` : this.images.readers();
   }
 
@@ -184,139 +210,147 @@ export class FolderSite implements Site {
     this.marks = undefined;
   }
 
-  /** The images as they are are history up to the cursor: makes that durable, and the stage empty. */
-  private moveBase(): number {
+  /**
+   * The images as they are are history up to the cursor (of an inconsistent site: what lies before it and is not to be
+   * copied any more): makes that durable, and the stage empty.
+   */
+  private moveBase(changes: Partial<Stamp> = {}): number {
     const { images, cursor, devices } = this;
     const stage = this.stage!;
     const marks = this.marks!;
     // Whatever was exchanged under us must not be certified by the next stamp.
     const rc = this.probe();
     if (rc < 0) return rc;
-    const serial = stage.stamp!.serial + 1;
+    const before = stage.stamp!;
+    const after = { ...before, ...changes };
+    const serial = before.serial + 1;
     marks.setXattrs(images, serial, cursor.reign, cursor.seq);
-    const written = [...images.touchedImages];
+    // Samples that copies may overwrite would accuse the right image; the first stamp that is whole has them anew.
+    const sampled = after.inconsistent ? [] : [...(before.inconsistent ? images.images : images.touchedImages)];
     let r = images.sync();
-    if (r >= 0) r = marks.sample(images, written);
+    if (r >= 0) r = marks.sample(images, sampled);
     if (r < 0) return this.imageFailed(r);
     r = devices.settleNames();
     if (r < 0) return this.failed(r, 'syncing the folder failed');
-    const base = { base: { ...cursor }, devices: devices.list.map((device) => ({ ...device })) };
-    const stamp = { ...stage.stamp!, ...base, serial, writtenUs: this.clock.wallUs() };
-    r = stage.writeStamp(stamp);
+    r = this.putStamp(after);
     return r < 0 ? this.failed(r, `${STAGE_FILE}: writing a stamp failed`) : 0;
   }
 
+  /** The next stamp: `like`, with the cursor as its base and the devices as they are listed. */
+  private putStamp(like: Stamp): number {
+    const stage = this.stage!;
+    const { inconsistent } = like;
+    const devices = this.devices.list.map((device) => ({ ...device, ...(inconsistent ? { samples: [] } : {}) }));
+    const serial = stage.stamp!.serial + 1;
+    const stamp = { ...like, serial, base: { ...this.cursor }, devices, writtenUs: this.clock.wallUs() };
+    const rc = stage.writeStamp(stamp);
+    if (rc >= 0) this.inconsistent = inconsistent;
+    return rc;
+  }
+
   private openAll(how: SiteOpen): void {
-    this.findFolder(how);
-    const stage = this.openStage(how);
-    this.checkIdentity(stage.stamp!, how);
+    const { resync } = how;
+    this.place.find(how);
+    const stage = (this.stage = this.place.openStage(how));
+    this.inconsistent = stage.stamp!.inconsistent;
+    if (resync !== undefined) this.openResync(stage, how, resync);
+    else {
+      this.place.checkIdentity(stage.stamp!, how);
+      if (this.inconsistent)
+        throw wrongOne(`${this.folder}: is inconsistent, as a resync of it was not completed; resync the site`);
+      this.identify(stage);
+      this.redo(stage);
+    }
+    stage.readEnough();
+  }
+
+  /** Which images these are; nothing is written to them, but those that were never finished are made. */
+  private identify(stage: Stage): void {
     this.openImages(stage);
     this.checkImages(stage);
+  }
+
+  /** What is staged comes into the images, and all of it becomes the base. */
+  private redo(stage: Stage): void {
     this.replay(stage);
     for (const device of this.devices.present) device.making = false;
     this.must(this.devices.settleGrowth(), `${this.folder}: cutting off what was grown failed`);
     this.must(this.moveBase());
-    stage.readEnough();
   }
 
-  private devicesOf(stamped: Stamp['devices']): FolderDevices {
-    return new FolderDevices(this.io, this.folder, this.images, stamped, this.options.sparse === true);
+  // --- opening with a resync -------------------------------------------------------------------------------
+
+  /**
+   * The link is inconsistent. What the site has confirmed is brought into its images first, staged batches included:
+   * that is all that stands before the link's cursor and is not marked. Only then may the stamp say inconsistent and the
+   * stage begin anew. A site that is beyond `at` goes on where it is: what it was sent since need not be sent again, and
+   * were it set back, it would hold the future of its own cursor, and could be called whole too early.
+   */
+  private openResync(stage: Stage, how: SiteOpen, resync: SiteResync): void {
+    const sound = this.isSound(stage, how, resync);
+    const goesOn = sound && !resync.anew && this.cursor.seq >= resync.at.seq;
+    const fit = goesOn && !stage.stamp!.fitting ? undefined : this.fitOf(stage, how, resync, sound);
+    if (fit === undefined && this.inconsistent) return;
+    if (!goesOn) Object.assign(this.cursor, resync.at);
+    this.becomeInconsistent(stage, how, resync, fit);
   }
 
-  private findFolder(how: SiteOpen): void {
-    const { io, folder } = this;
-    let info = io.stat('SITE:FOLDER', folder);
-    if (info === -ERRNO.ENOENT && how.create !== undefined && this.options.makeFolder === true) {
-      const parent = folder.slice(0, Math.max(folder.lastIndexOf('/'), 1));
-      // Only the last component: a parent that is missing is a file system that is not mounted.
-      if (typeof io.stat('SITE:FOLDER', parent) !== 'number' && io.mkdir('SITE:FOLDER', folder) >= 0) {
-        io.syncDir('SITE:FOLDER', parent);
-        info = io.stat('SITE:FOLDER', folder);
-      }
+  /** It is this site, with its own images: then all that it has is in them. By force it may be anything. */
+  private isSound(stage: Stage, how: SiteOpen, resync: SiteResync): boolean {
+    try {
+      this.place.checkIdentity(stage.stamp!, how);
+      this.identify(stage);
+    } catch (error) {
+      const wrong = error instanceof Refusal ? error.wrong : error instanceof RepError && IS_WRONG.has(error.errno);
+      if (!mayTake(resync) || !wrong) throw error;
+      return false;
     }
-    if (typeof info === 'number')
-      throw unreachable(`${folder}: the site's folder cannot be reached: ${errnoText(info)}; mount or make it`);
-    if (info.kind !== 'dir') throw wrongOne(`${folder}: is not a folder; name the folder that is to hold the images`);
-    this.folderId = info.id;
+    this.redo(stage);
+    return true;
   }
 
-  /** Opens the stage with its newest stamp adopted; makes it where that is allowed. */
-  private openStage(how: SiteOpen): Stage {
-    const { folder } = this;
-    const path = `${folder}/${STAGE_FILE}`;
-    let stage = Stage.open(this.io, path);
-    if (stage === -ERRNO.ENOENT) {
-      if (how.create === undefined)
-        throw unreachable(`${folder}: holds no ${STAGE_FILE}, so it is not (or no longer) this site; is it mounted?`);
-      this.checkVacant(how.devices);
-      stage = Stage.open(this.io, path, { create: true });
+  private fitOf(stage: Stage, how: SiteOpen, resync: SiteResync, sound: boolean): FolderFit {
+    if (!sound) {
+      this.images.close();
+      this.marks?.close();
+      const { logId, nr, devices } = stage.stamp!;
+      const own = logId === how.identity.logId && nr === how.identity.nr;
+      this.devices = this.devicesOf(own ? devices : [], true);
+      this.marks = new Marks(this.clock, how.identity.logId, []);
+      this.devices.markWith(this.marks);
     }
-    if (typeof stage === 'number') throw unreachable(`${path}: cannot be opened: ${errnoText(stage)}`);
-    this.stage = stage;
-    const read = stage.readStamps();
-    if (typeof read === 'number') throw unreachable(`${path}: cannot be read: ${errnoText(read)}`);
-    switch (read.kind) {
-      case 'version':
-        throw wrongOne(`${path}: was written by a newer reptool; use that one`);
-      case 'none':
-        // Either made just now, or its making was cut off before the first stamp was whole: no image yet.
-        if (how.create === undefined)
-          throw wrongOne(`${path}: holds no valid stamp; use "reptool site recover" to see what is left`);
-        this.checkVacant(how.devices);
-        this.makeStage(stage, how, how.create);
-        return stage;
-      case 'stamp': {
-        stage.adopt(read.value, read.slot);
-        return stage;
-      }
+    const fit = new FolderFit(this.io, this.folder, this.devices, resync, sound);
+    fit.check();
+    return fit;
+  }
+
+  private becomeInconsistent(stage: Stage, how: SiteOpen, resync: SiteResync, fit: FolderFit | undefined): void {
+    const { identity } = how;
+    const fitting = fit !== undefined;
+    const usedBelow = fitting ? resync.nextDevice : stage.stamp!.usedBelow;
+    const stamp = { ...stage.stamp!, ...identity, inconsistent: true, fitting, usedBelow };
+    fit?.announce();
+    this.must(this.putStamp(stamp), `${stage.path}: writing a stamp failed`);
+    if (fit === undefined) return;
+    this.images.usedBelow = usedBelow;
+    if (fit.clearNames()) {
+      this.must(this.devices.settleNames(), `${this.folder}: syncing it failed`);
+      this.must(this.putStamp(stamp), `${stage.path}: writing a stamp failed`);
     }
+    fit.make();
+    for (const device of this.devices.present) device.making = false;
+    this.must(this.moveBase({ fitting: false }));
   }
 
-  private makeStage(stage: Stage, how: SiteOpen, base: SiteCursor): void {
-    let rc = stage.reserve(this.area);
-    const stamp: Stamp = {
-      serial: 1,
-      logId: how.identity.logId,
-      group: how.identity.group,
-      nr: how.identity.nr,
-      base: { ...base },
-      area: this.area,
-      writtenUs: this.clock.wallUs(),
-      devices: how.devices.map(newStampDevice),
-    };
-    if (rc >= 0) rc = stage.writeStamp(stamp);
-    if (rc >= 0) rc = this.io.syncDir('SITE:FOLDER', this.folder);
-    if (rc < 0) throw unreachable(`${stage.path}: cannot be made: ${errnoText(rc)}`);
-  }
-
-  /** A folder that holds images already belongs to someone. */
-  private checkVacant(devices: readonly SiteDevice[]): void {
-    for (const device of devices) {
-      const file = imagePath(this.folder, device.name);
-      const info = this.io.stat('SITE:FOLDER', file);
-      if (typeof info !== 'number' && (info.kind !== 'file' || info.size > 0))
-        throw wrongOne(
-          `${file}: is there already (${formatSize(info.size)}) and no site of this group; remove it or name an empty folder`,
-        );
-      if (typeof info === 'number' && info !== -ERRNO.ENOENT)
-        throw unreachable(`${file}: cannot be looked at: ${errnoText(info)}`);
-    }
-  }
-
-  private checkIdentity(stamp: Stamp, { identity }: SiteOpen): void {
-    const { folder } = this;
-    if (stamp.logId !== identity.logId)
-      throw wrongOne(
-        `${folder}: belongs to another group ("${stamp.group}", log ${stamp.logId}); name another folder for "${identity.group}"`,
-      );
-    if (stamp.nr !== identity.nr)
-      throw wrongOne(`${folder}: is site ${stamp.nr} of this group, not site ${identity.nr}; name another folder`);
+  private devicesOf(stamped: Stamp['devices'], taking = false): FolderDevices {
+    return new FolderDevices(this.io, this.folder, this.images, stamped, this.options.sparse === true, taking);
   }
 
   /** Opens the images of the devices at the base, which the stamp knows; the records in the stage tell the rest. */
   private openImages(stage: Stage): void {
-    const { devices: stamped, logId } = stage.stamp!;
-    this.devices = this.devicesOf(stamped);
+    const { devices: stamped, logId, usedBelow, inconsistent } = stage.stamp!;
+    this.images.usedBelow = usedBelow;
+    this.devices = this.devicesOf(stamped, inconsistent);
     // A process that died while it made the site may have left a stamp that is not on the disk yet.
     if (stamped.some((device) => device.making)) {
       this.must(stage.settle(), `${stage.path}: writing to it failed`);

@@ -99,12 +99,14 @@ export class Marks {
       if (dv.getUint8(at + R_TYPE) !== REC.WRITE) continue;
       const mark = this.byNr.get(dv.getUint32(at + R_DEVICE, true));
       if (mark === undefined) continue;
-      const block = Math.floor(getU64(dv, at + R_OFFSET) / BLOCK);
-      const known = mark.recent.indexOf(block);
-      if (known >= 0) mark.recent.splice(known, 1);
-      mark.recent.push(block);
-      if (mark.recent.length > SAMPLES) mark.recent.shift();
+      remember(mark.recent, getU64(dv, at + R_OFFSET));
     }
+  }
+
+  /** The same for what was copied to `offset`. */
+  noteCopy(nr: number, offset: number): void {
+    const mark = this.byNr.get(nr);
+    if (mark !== undefined) remember(mark.recent, offset);
   }
 
   /** Why `image` is not the one that `stamp` describes, or ''. Negative errno where it cannot be read. */
@@ -190,6 +192,14 @@ export class Marks {
       .digest('hex')
       .slice(0, 2 * DIGEST);
   }
+}
+
+function remember(recent: number[], offset: number): void {
+  const block = Math.floor(offset / BLOCK);
+  const known = recent.indexOf(block);
+  if (known >= 0) recent.splice(known, 1);
+  recent.push(block);
+  if (recent.length > SAMPLES) recent.shift();
 }
 
 function parseMark(text: string): { logId: string; nr: number; serial: number } | undefined {

@@ -34,6 +34,8 @@ export interface FolderReport {
   timeUs: number;
   /** Staged, whether in the images already or not. */
   staged: { batches: number; records: number; bytes: number };
+  /** True where a resync was not completed: the images are no state that the group ever was in. */
+  inconsistent: boolean;
   /** Of the devices that the group had when the last record that is here was written. */
   images: FolderImageReport[];
   /** Images that are no part of that: their devices had been removed. */
@@ -45,11 +47,17 @@ export interface FolderReport {
 /** Marks want to know the time only when they are put on an image. */
 const NO_CLOCK: Clock = { wallUs: () => 0, monoMs: () => 0 };
 
+export interface RecoverHow {
+  write: boolean;
+  /** Also where the site is inconsistent: the images then are what they are. */
+  force?: boolean;
+}
+
 /**
  * Looks at a folder and, with `write`, replays its stage into its images. Writes to none of them where one is
  * not `ok`: what is left is then not one state of history. Throws RepError where there is no site to be read.
  */
-export function recoverFolder(io: Io, folder: string, { write }: { write: boolean }): FolderReport {
+export function recoverFolder(io: Io, folder: string, { write, force = false }: RecoverHow): FolderReport {
   const path = `${folder}/${STAGE_FILE}`;
   const stage = Stage.open(io, path, { readOnly: !write });
   if (typeof stage === 'number') throw ioError(stage, 'opening the stage', path);
@@ -57,8 +65,16 @@ export function recoverFolder(io: Io, folder: string, { write }: { write: boolea
   let marks: Marks | undefined;
   try {
     const stamp = newestStamp(stage, path);
+    const { inconsistent } = stamp;
+    if (write && inconsistent && !force)
+      throw new RepError(
+        'EINVAL',
+        `${folder}: is inconsistent: a resync was not completed, so that its images are no state that the group ever was ` +
+          'in; mount the group and let the resync end, use another site, or take what is there with --force',
+      );
     // Holes suffice: nothing is written to an image here that was not given room before it was staged.
     const devices = new FolderDevices(io, folder, images, stamp.devices, true);
+    images.usedBelow = stamp.usedBelow;
     marks = new Marks(NO_CLOCK, stamp.logId, devices.present);
     const look = lookAtStage(stage, io, folder, stamp);
     const found = devices.present.map((device) => lookAtImage(images, marks!, devices, stamp, device, look.touched));
@@ -70,7 +86,8 @@ export function recoverFolder(io: Io, folder: string, { write }: { write: boolea
     const { group, logId, nr } = stamp;
     const { kept, staged } = look;
     const reports = imagesNow(folder, look.devices, found);
-    return { group, logId, nr, seq, reign, timeUs: time, staged, images: reports, kept, written: write && sound };
+    const written = write && sound;
+    return { group, logId, nr, seq, reign, timeUs: time, staged, inconsistent, images: reports, kept, written };
   } finally {
     marks?.close();
     images.close();

@@ -1,5 +1,5 @@
 /**
- * The stage of a folder site on disk (`reptool.stage`), version 2. Little-endian; see reptool-site(5).
+ * The stage of a folder site on disk (`reptool.stage`), version 3. Little-endian; see reptool-site(5).
  *
  *   byte 0       stamp A     written in turn; the valid one with the larger serial counts
  *   byte 1 MiB   stamp B     of each only the bytes in use are written, a multiple of 4096
@@ -15,7 +15,7 @@
  * stamp (header 256 bytes)                          device entry (224 bytes, then the name)
  *    0 16  magic "reptool stage"                       0  4  device number
  *   16  4  crc of all its bytes, field zero            4  2  bytes of the name
- *   20  4  version (2 where flags 4 or 8 are set)      6  1  samples (0…8)
+ *   20  4  version (see below)                         6  1  samples (0…8)
  *   24  8  serial                                      7  1  flags: 1 being made, 2 marked, 4 coming, 8 growing
  *   32 16  identity of the log                         8  8  bytes of the device
  *   48  4  slink number of the site                   16  8  largest serial its xattr may hold
@@ -29,7 +29,12 @@
  *   96  8  bytes of the area
  *  104  8  written at, microseconds since 1970
  *  112 64  group name
- *  176 80  zero
+ *  176  4  flags: 1 inconsistent, 2 being fitted
+ *  180  4  devices with a smaller number that are not listed have left
+ *  184 72  zero
+ *
+ * version: 3 where the stamp is inconsistent, else 2 where a device is coming or growing, else 1; so an older reptool
+ * refuses what it would misread, and reads everything else.
  *
  * batch: as in the log (replog/format), record headers and sums unchanged; its header differs:
  *    0  4  crc of bytes 4 … header bytes              24  4  batch bytes, multiple of 4096
@@ -45,6 +50,11 @@
  * and announced in a durable stamp before that: *coming* is a device whose DEVICE_ADD is not in the base, which
  * has no image but `<name>.img.new-<nr>` until that record is applied; *growing* is one whose file may be larger
  * than the device is at the base. An image whose device was removed is kept as `<name>.img.removed-<nr>`.
+ *
+ * An *inconsistent* stamp says something else of the base: what is before it is in the images, or is going to be copied
+ * into them, and they may hold newer data in parts. It is durable before the first image is changed for that
+ * (folder-resync.ts), and the next one without the flag is durable behind the last sync of what was copied. Staged
+ * batches continue its base as ever. *Being fitted*: the devices are not yet those that the resync began with.
  *
  * Zero is never valid. What is assumed of the disk is what the log assumes (replog/format).
  */
@@ -65,8 +75,10 @@ import {
   type StampHead,
 } from './stamp-format.js';
 
-export const STAGE_VERSION = 2;
-/** Of batches, and of stamps that announce nothing: what the first version wrote, and still reads. */
+export const STAGE_VERSION = 3;
+/** Of stamps that announce a device or its growth. */
+const ANNOUNCING_VERSION = 2;
+/** Of batches, and of all other stamps: what the first version wrote, and still reads. */
 const PLAIN_VERSION = 1;
 export const STAGE_FILE = 'reptool.stage';
 export const STAMP_MAGIC = 'reptool stage';
@@ -74,6 +86,8 @@ export const STAMP_MAGIC = 'reptool stage';
 export const STAMP_ROOM = MIB;
 export const AREA_START = 2 * STAMP_ROOM;
 
+const F_INCONSISTENT = 1;
+const F_FITTING = 2;
 const D_MAKING = 1;
 const D_XATTR = 2;
 const D_COMING = 4;
@@ -99,6 +113,12 @@ export interface StampDevice {
 export interface Stamp extends StampHead {
   base: SiteCursor;
   area: number;
+  /** The images are no prefix of history: they are being made equal by copying. */
+  inconsistent: boolean;
+  /** While inconsistent: the devices are not yet those that the resync began with. */
+  fitting: boolean;
+  /** Records of devices with a smaller number that are not listed are passed over: those have left the group. */
+  usedBelow: number;
   devices: StampDevice[];
 }
 
@@ -119,9 +139,11 @@ export function encodeStamp(u8: Buffer, stamp: Stamp): number {
   const bytes = stampBytes(stamp);
   if (bytes > STAMP_ROOM) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
   const announces = stamp.devices.some((device) => device.coming || device.growing);
-  const version = announces ? STAGE_VERSION : PLAIN_VERSION;
-  const dv = putStampHead(u8, bytes, STAMP_MAGIC, version, stamp, stamp.base);
+  const plain = announces ? ANNOUNCING_VERSION : PLAIN_VERSION;
+  const dv = putStampHead(u8, bytes, STAMP_MAGIC, stamp.inconsistent ? STAGE_VERSION : plain, stamp, stamp.base);
   setU64(dv, 96, stamp.area);
+  dv.setUint32(176, (stamp.inconsistent ? F_INCONSISTENT : 0) | (stamp.fitting ? F_FITTING : 0), true);
+  dv.setUint32(180, stamp.usedBelow, true);
   let at = STAMP_HEADER;
   for (const device of stamp.devices) {
     encodeDevice(u8, dv, at, device);
@@ -162,7 +184,16 @@ export function decodeStamp(raw: Buffer): StampRead {
     devices.push(device);
     at += entryBytes(device.name);
   }
-  return { ok: true, value: { ...head, base, area: getU64(dv, 96), devices } };
+  const flags = dv.getUint32(176, true);
+  return {
+    ok: true,
+    value: {
+      ...{ ...head, base, area: getU64(dv, 96), devices },
+      inconsistent: (flags & F_INCONSISTENT) !== 0,
+      fitting: (flags & F_FITTING) !== 0,
+      usedBelow: dv.getUint32(180, true),
+    },
+  };
 }
 
 function decodeDevice(u8: Buffer, dv: DataView, at: number): StampDevice {

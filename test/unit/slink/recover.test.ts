@@ -42,6 +42,7 @@ describe('recoverFolder', () => {
         reign: 1,
         timeUs: history.cursor.time,
         staged: { batches: 1, records: 2, bytes: 8704 },
+        inconsistent: false,
         images: ['disk0 ok', 'disk1 ok'],
         kept: [],
         written: false,

@@ -22,6 +22,9 @@ const STAMP: Stamp = {
   base: { pos: 8192, seq: 3, chainLo: 0x9f02aa11, chainHi: 0x51c3e07d, time: 1_700_000_000_000_000, reign: 1 },
   area: 128 * 1024 * 1024,
   writtenUs: 1_700_000_001_000_000,
+  inconsistent: false,
+  fitting: false,
+  usedBelow: 0,
   devices: [
     {
       nr: 0,
@@ -69,6 +72,18 @@ describe('stage format', () => {
       assert.equal(u8.readUInt32LE(20), 2);
       assert.deepEqual(decodeStamp(u8), { ok: true, value: stamp });
     }
+  });
+
+  it('! a stamp that is inconsistent is of version 3, so that an older reptool refuses it; what left is in any', () => {
+    for (const fitting of [false, true]) {
+      const stamp = { ...STAMP, inconsistent: true, fitting, usedBelow: 12 };
+      const u8 = encoded(stamp);
+      assert.deepEqual([u8.readUInt32LE(20), u8.readUInt32LE(176), u8.readUInt32LE(180)], [3, fitting ? 3 : 1, 12]);
+      assert.deepEqual(decodeStamp(u8), { ok: true, value: stamp });
+    }
+    const left = { ...STAMP, usedBelow: 12 };
+    assert.equal(encoded(left).readUInt32LE(20), 1);
+    assert.deepEqual(decodeStamp(encoded(left)), { ok: true, value: left });
   });
 
   it('has the fields where the drawing says', () => {
