@@ -123,7 +123,7 @@ async function change(
 }
 
 /** A state folder whose group is mounted stands for the mount; otherwise it is changed as it lies there. */
-function placeOf(target: DeviceTarget): { mount: string | undefined; offline?: string } {
+export function placeOf(target: DeviceTarget): { mount: string | undefined; offline?: string } {
   if (target.state === undefined && target.group === undefined) return { mount: target.mount };
   const dir = groupDir(target.state ?? stateRoot(), target.group ?? DEFAULT_GROUP);
   if (!fs.existsSync(groupFiles(dir).config))

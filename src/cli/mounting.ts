@@ -35,7 +35,8 @@ import type { Transport, TransportChoice } from '../fuse/transport.js';
 import { pluginName } from '../registry/plugins.js';
 import type { Registry } from '../registry/registry.js';
 import { maxPayloadFor } from '../replog/format.js';
-import { headerError, logGeometry, openLogPath, readHeaderOf } from '../replog/logfile.js';
+import { inspectLog } from '../replog/logcreate.js';
+import { headerError, openLogPath, readHeaderOf } from '../replog/logfile.js';
 import { SLINK } from '../slink/types.js';
 import { interruptible, Interrupted, usage } from './base.js';
 import { findServed } from './locate.js';
@@ -300,13 +301,8 @@ async function start(
   stop: AbortSignal,
 ): Promise<Started> {
   const progress = new Progress(mountpoint);
-  const segment = logGeometry(config.log.size)?.segment;
   try {
-    if (segment === undefined)
-      throw new RepError(
-        'EINVAL',
-        `${config.log.path}: ${config.log.size} bytes are no size for a log; correct group.json`,
-      );
+    const segment = segmentOf(config.log.path);
     if (stop.aborted) throw interrupted(stop, config.name);
     const started = await startKeeper(
       {
@@ -369,6 +365,15 @@ function refuseContradictions(options: MountOptions, config: GroupConfig, state:
 function mayMount(dir: string): void {
   if (!mayMountItself()) checkUserMount(dir);
   fs.closeSync(openFuse());
+}
+
+/** Segments keep their size when the log gets another one. */
+function segmentOf(file: string): number {
+  const header = inspectLog(realIo, file);
+  if (header?.kind === 'log') return header.value.segment;
+  throw header === undefined
+    ? new RepError('ENOENT', `${file}: the log is not there; put it back, or restore the group`)
+    : headerError(file, header);
 }
 
 /** What can be seen without changing anything: the log is a log, the images have their size. */

@@ -120,9 +120,15 @@ function logLines(s: StatusJson): string[] {
     held === null ? undefined : `head held by ${held}`,
   ];
   const lines = [parts.filter((part) => part !== undefined).join(', '), `  ${windowWords(s)}, ${rateWords(s)}`];
+  if (log.resize !== null) lines.push(`  ${resizeWords(log.resize)}`);
   if (s.window.parked > 0)
     lines.push(`  ${plural(s.window.parked, 'write waits', 'writes wait')} for room in the window`);
   return lines;
+}
+
+function resizeWords({ size, state, reason, ...r }: NonNullable<StatusJson['log']['resize']>): string {
+  const percent = r['done-percent'] === null ? '' : ` ${Math.floor(r['done-percent'])} %`;
+  return `log is to have ${short(size)}: ${state}${percent}${reason === '' ? '' : `, ${reason}`}`;
 }
 
 function windowWords({ window: w }: StatusJson): string {

@@ -129,7 +129,8 @@ export interface GroupConfig {
   onLocalError: OnLocalError;
   /** Packages or files that bring types of their own (registry). */
   plugins: string[];
-  log: { path: string; size: number };
+  /** `resize`: the size that it is to have, while it grows (reptool replog resize). */
+  log: { path: string; size: number; resize?: number };
   /** Bytes of the window's payload ring, a power of two. */
   windowRing: number;
   devices: DeviceConfig[];
@@ -373,7 +374,11 @@ function parseConfig(value: unknown, file: string, base: string): GroupConfig {
     durability: r.word('durability', ['flush', 'write'] as const),
     onLocalError: r.optional('onLocalError', 'suspend', (k) => r.word(k, ['suspend', 'detach'] as const)),
     plugins: r.optional('plugins', [], (k) => r.texts(k)),
-    log: r.inner('log', (log) => ({ path: log.path('path', base), size: log.size('size', MIN_LOG_SIZE) })),
+    log: r.inner('log', (log) => ({
+      path: log.path('path', base),
+      size: log.size('size', MIN_LOG_SIZE),
+      ...log.optional<Pick<GroupConfig['log'], 'resize'>>('resize', {}, (k) => ({ resize: log.size(k, MIN_LOG_SIZE) })),
+    })),
     windowRing: r.whole('windowRing', 1 * MIB, 4 * GIB),
     devices: r.list('devices', (d) => ({
       nr: d.whole('nr', 0, MAX_DEVICE),

@@ -4,12 +4,21 @@
  */
 import type { Transport } from '../fuse/transport.js';
 import type { LogPlace } from '../replog/format.js';
+import type { ResizeFacts } from '../replog/resize.js';
 import type { KIND_NAMES, RequestCount } from '../replog/meters.js';
 import type { LinkState, OpenWindow } from '../slink/contract.js';
 import { errnoText } from '../base/errors.js';
 import type { GroupConfig, SiteConfig } from './config.js';
 import { servedDevices } from './device-plan.js';
-import type { CountWord, DeviceStatus, RecoveryStatus, SiteStatus, StatisticsStatus, StatusJson } from './status.js';
+import type {
+  CountWord,
+  DeviceStatus,
+  LogStatus,
+  RecoveryStatus,
+  SiteStatus,
+  StatisticsStatus,
+  StatusJson,
+} from './status.js';
 
 export interface SiteFacts {
   config: SiteConfig;
@@ -59,6 +68,8 @@ export interface LogFacts {
   /** Link that keeps the head, undefined where nothing does. */
   holder: number | undefined;
   bytesPerSecond: number;
+  /** It is being given another size. */
+  resize: ResizeFacts | undefined;
 }
 
 /** Requests of one device. */
@@ -158,6 +169,7 @@ export function buildStatus(f: GroupFacts): StatusJson {
       'held-by': log.holder === undefined ? null : holderName(log.holder),
       'bytes-per-second': Math.round(log.bytesPerSecond),
       'minutes-covered': log.bytesPerSecond < 1 ? null : round(log.ring / log.bytesPerSecond / 60, 2),
+      resize: resizeStatus(log.resize),
     },
     window: {
       size: window.ring,
@@ -207,6 +219,12 @@ function deviceCounts(counts: DeviceCounts | undefined): Pick<DeviceStatus, keyo
     flushes: counts?.flush.requests ?? 0,
     discards: counts?.discard.requests ?? 0,
   };
+}
+
+function resizeStatus(r: ResizeFacts | undefined): LogStatus['resize'] {
+  if (r === undefined) return null;
+  const percent = r.total === 0 ? null : round((100 * r.bytes) / r.total, 1);
+  return { size: r.size, state: r.state, 'done-percent': percent, reason: r.reason };
 }
 
 export function holderName(nr: number): string {

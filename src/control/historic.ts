@@ -4,12 +4,14 @@
  *   start|resume [all]                   what an error suspended; sites, if all are paused, and `all` each of them
  *   stop|suspend|postsuspend [all]       pauses every site
  *   flush                                answers when nothing is left to copy of what was written before
- *   replog resize SECTORS                not in this version
+ *   replog resize SECTORS                the log gets another size; a size with a unit is taken as well
  *   DEVICE start|resume|stop|suspend|postsuspend
  *   DEVICE device add|del …              not in this version: a device is at every site of its group
  */
 import { RepError, type ErrnoName } from '../base/errors.js';
+import { SECTOR, parseSize } from '../base/units.js';
 import { MAX_SITE } from './config.js';
+import type { ChangeHow } from './device-changes.js';
 import { prefixOf } from './message-words.js';
 
 /** What these messages need of a group. */
@@ -19,6 +21,7 @@ export interface HistoricHost {
   setPaused(site: number, paused: boolean): Promise<string>;
   resume(): Promise<string>;
   wait(links: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
+  resizeLog(size: number, how: ChangeHow): Promise<string>;
 }
 
 /** A day: `flush` has no limit of its own, but no timer lasts for ever. */
@@ -54,10 +57,12 @@ export async function flush(host: HistoricHost, words: readonly string[], signal
   return host.wait([0, ...host.sites()], FLUSH_MS, signal);
 }
 
-export function replogResize(words: readonly string[]): never {
-  if (words.length !== 1 || !/^\d+$/.test(words[0]!))
+export async function replogResize(host: HistoricHost, words: readonly string[], how: ChangeHow): Promise<string> {
+  const [word = ''] = words;
+  const size = words.length !== 1 ? undefined : /^\d+$/.test(word) ? Number(word) * SECTOR : parseSize(word);
+  if (size === undefined || !Number.isSafeInteger(size))
     throw fault('EINVAL', `replog resize ${words.join(' ')}`.trim(), 'write replog resize SECTORS');
-  throw fault('EINVAL', 'replog resize', 'the log keeps its size in this version; make a new group for another one');
+  return host.resizeLog(size, how);
 }
 
 /** A message to a device that exists. */

@@ -17,6 +17,7 @@
  *   suspend [all]                pause every site
  *   flush                        as wait, without a limit
  *   statistics on|off|reset      counts and histograms: goes on, stops, begins anew (also: replog statistics …)
+ *   replog resize SECTORS        another size for the log, while it is used; answers when it has it, or what it waits for
  *   wait [NR] [TIMEOUT]          answers when site NR confirmed all that was written before; without NR, when
  *                                all sites did and it is on the local images as well
  *
@@ -54,6 +55,8 @@ export interface MessageHost {
   tag(name: string, resent: boolean): Promise<string>;
   resume(): Promise<string>;
   statistics(what: 'on' | 'off' | 'reset'): Promise<string>;
+  /** `size`: bytes. */
+  resizeLog(size: number, how: ChangeHow): Promise<string>;
   /** Slink 0 among `links` means the local images. */
   wait(links: readonly number[], timeoutMs: number, stop: AbortSignal): Promise<string>;
 }
@@ -96,7 +99,7 @@ export function splitMessage(text: string): string[] {
 const SITE_USAGE = 'site NR pause|resume|policy POLICY|set KEY=VALUE…, site add NR TYPE:ADDRESS, site remove NR';
 const USAGE =
   'site NR pause|resume|policy|set, site add|remove NR, fail-pending, device create|resize|remove NAME, tag NAME, ' +
-  'suspend, resume, flush, wait [NR] [TIMEOUT], statistics on|off|reset';
+  'suspend, resume, flush, wait [NR] [TIMEOUT], replog resize SECTORS, statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
 export async function runMessage(
@@ -138,7 +141,7 @@ export async function runMessage(
     case 'statistics':
       return statistics(words, rest, host);
     case 'replog':
-      return replog(words, rest, host);
+      return replog(words, rest, host, options);
     case 'wait': {
       const { links, timeoutMs } = waitArguments(rest, host);
       return host.wait(links, timeoutMs, options.stop);
@@ -150,11 +153,11 @@ export async function runMessage(
   }
 }
 
-function replog(words: readonly string[], rest: readonly string[], host: MessageHost): Promise<string> {
+function replog(words: readonly string[], rest: readonly string[], host: MessageHost, how: ChangeHow): Promise<string> {
   const verb = prefixOf(rest[0] ?? '', ['resize', 'statistics']);
-  if (verb === 'resize') return replogResize(rest.slice(1));
+  if (verb === 'resize') return replogResize(host, rest.slice(1), how);
   if (verb === 'statistics') return statistics(words, rest.slice(1), host);
-  throw invalid(words.join(' '), 'write: replog statistics on|off|reset');
+  throw invalid(words.join(' '), 'write: replog resize SECTORS, or replog statistics on|off|reset');
 }
 
 /** True for `all`; throws where anything else stands there. */

@@ -71,6 +71,13 @@ export interface LogStatus {
   'bytes-per-second': number;
   /** How long the ring lasts at the present rate; null while nothing is written. */
   'minutes-covered': number | null;
+  /** It is being given another size, bytes of its file or device; `reason` says what that waits for, if it does. */
+  resize: {
+    size: number;
+    state: 'preparing' | 'waiting' | 'copying' | 'switching';
+    'done-percent': number | null;
+    reason: string;
+  } | null;
 }
 
 export interface WindowStatus {

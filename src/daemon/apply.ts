@@ -16,7 +16,7 @@ const window = Window.attach(data.windowAt, data.windowRing);
 const shared = new Shared(data.shared);
 
 runShell<ApplyStart>('reptool-apply', data, shared, (start) => {
-  const log = LogFile.open(realIo, start.logPath);
+  const log = LogFile.open(realIo, start.logPath).follow(shared);
   const local = new LocalImages(start);
   const unopened = local.begin();
   const applier = new Applier(

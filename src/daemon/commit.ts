@@ -40,7 +40,7 @@ function answer(lo: number, hi: number, bytes: number, errno: number): void {
 }
 
 runShell<CommitStart>('reptool-commit', data, shared, (start) => {
-  const log = LogFile.open(realIo, start.logPath);
+  const log = LogFile.open(realIo, start.logPath).follow(shared);
   const committer = new Committer({
     log,
     window,
@@ -58,17 +58,28 @@ runShell<CommitStart>('reptool-commit', data, shared, (start) => {
     },
   });
   const news = new News(committer);
+  let told = false;
   return {
     machine: committer,
     stepped: () => {
       postAnswers();
       news.stepped();
+      if (committer.held === told) return;
+      told = committer.held;
+      if (told) post({ t: 'held', pos: committer.position });
     },
     rest: (ms) => news.rest(ms),
     bell: shared.bell(SH.BELL_COMMIT),
     idle: () => committer.idle,
     finished: () => shared.load(SH.CLOSING) !== 0 && window.load(W.DURABLE) === window.load(W.TAIL),
-    take: () => undefined,
+    take: (message) => {
+      if (message.t === 'hold') {
+        committer.hold();
+        told = false;
+      }
+      if (message.t === 'release') committer.release();
+      if (message.t === 'suspend') committer.suspend(message.errno);
+    },
     close: () => {
       committer.close();
       log.close();

@@ -71,7 +71,7 @@ export function startDevices(
   const dieEvery = Number(process.env['REPTOOL_TEST_DIE'] ?? 0);
   const group = new DeviceGroup({
     ...{ window, shared, parking, maxWrite, reply, resend },
-    space: new LogSpace(window, shared, start.logRing, start.logSegment),
+    space: new LogSpace(window, shared, start.logSegment),
     clock: realClock,
     reader: new DeviceReader(aio, start.devices.map(start.detach ? openPerhaps : openDevice)),
     detach: start.detach,

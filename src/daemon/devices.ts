@@ -114,7 +114,7 @@ export class Devices {
   private startHelper(): Thread<ToHelper, FromHelper> {
     const helper = new Thread<ToHelper, FromHelper>('helper', './helper.js', { fuseFd: this.connection });
     helper.onMessage = (message) => {
-      if (message.t !== 'up') this.heard(message);
+      if (message.t === 'done' || message.t === 'failed') this.heard(message);
     };
     return helper;
   }

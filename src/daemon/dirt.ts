@@ -61,7 +61,7 @@ export class Leaving {
     const { opened, around } = parts;
     const { window, shared } = around;
     const { log, config } = opened;
-    this.watch = new FullWatch(log.ring);
+    this.watch = new FullWatch(log);
     this.logs = new DirtyLogs(opened);
     this.dirt = new Dirt({
       log,

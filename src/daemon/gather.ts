@@ -52,6 +52,7 @@ export interface GatherParts {
   bytesPerSecond: number;
   localFile: string;
   detached: GroupFacts['detached'];
+  resize: LogFacts['resize'];
   statistics: StatisticsFacts;
   failures: GroupFacts['failures'];
   types: GroupFacts['types'];
@@ -100,6 +101,7 @@ export function gather(p: GatherParts): GroupFacts {
     full: p.full,
     holder: holder.bytes > 0 ? holder.nr : undefined,
     bytesPerSecond: p.bytesPerSecond,
+    resize: p.resize,
   };
   return {
     config: p.config,

@@ -26,6 +26,7 @@ import { durableEnd } from './ends.js';
 import { assignPlaces } from './places.js';
 import { HISTORY_LOST, byCopy, type OpenGroup } from './open.js';
 import type { Around, Serving, Threads } from './parts.js';
+import { Resizing } from './resizing.js';
 import { SiteAdmin } from './site-admin.js';
 import { checkSupported, resyncServed } from './supported.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
@@ -57,6 +58,7 @@ export class Group implements Serving {
   private readonly detaching: Detaching;
   /** Absent where links do not leave the ring. */
   private readonly leaving: Leaving | undefined;
+  private readonly resizing: Resizing;
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
@@ -113,7 +115,27 @@ export class Group implements Serving {
       },
       healed: () => this.view.groupEvent({ 'local-disk': 'UpToDate' }),
     });
-    this.view = new View(config, opened, around, this.links, checkpointer, this.policies, this.detaching);
+    this.resizing = new Resizing({
+      ...{ dir: config.groupDir, config: opened.config, log: opened.log, around, threads, checkpointer },
+      hurry: () => this.hurry(),
+      room: () => this.roomChanged(),
+      kick: () => this.pump(),
+      event: (keys, reason) => {
+        this.view.forget();
+        this.view.logEvent(keys, reason);
+      },
+      failed: (what) => this.view.failed(what),
+    });
+    this.view = new View(
+      config,
+      opened,
+      around,
+      this.links,
+      checkpointer,
+      this.policies,
+      this.detaching,
+      this.resizing,
+    );
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
     this.admin = new SiteAdmin({
       ...{ groupDir: config.groupDir, opened, around, threads, checkpointer },
@@ -135,6 +157,7 @@ export class Group implements Serving {
       changes: () => this.devices.changes,
       append: (type, payload) => this.append(type, 0, payload),
       detaching: this.detaching,
+      resizing: this.resizing,
       statistics: (what) => {
         this.view.forget();
         return this.view.statistics.set(what, Date.now());
@@ -190,7 +213,6 @@ export class Group implements Serving {
       ...(opened.newReign === undefined ? {} : { newReign: opened.newReign }),
       resend: config.negotiated.resend,
       detach: group.onLocalError === 'detach',
-      logRing: logFile.ring,
       logSegment: logFile.segment,
     });
     await ready;
@@ -204,6 +226,7 @@ export class Group implements Serving {
     void this.startLinks();
     this.checkpointer.noteApplied(opened.synced);
     this.indexer.look(opened.index);
+    this.resizing.carryOn();
     setInterval(() => this.tick(), TICK_MS);
     this.tick();
     this.pump();
@@ -310,6 +333,9 @@ export class Group implements Serving {
       }
       case 'logHealed':
         return view.logEvent({ state: 'ok', suspended: false });
+      case 'held':
+        this.resizing.held(message.pos);
+        return this.pump();
       case 'segment':
         return this.indexer.closed(message.segment);
       default:
@@ -454,12 +480,18 @@ export class Group implements Serving {
     if (this.closing) return;
     const { shared } = this.around;
     const before = shared.logHead;
-    const ms = this.checkpointer.step();
-    if (shared.logHead !== before) {
-      shared.bell(SH.BELL_COMMIT).ring();
-      if (shared.load(SH.DATA_WAITS) === 1) this.threads.data.wake();
-    }
+    const next = this.checkpointer.step();
+    if (shared.logHead !== before) this.roomChanged();
+    // Right behind: the live part of the log has just become shorter.
+    const ms = Math.min(next, this.resizing.step());
     this.pumpTimer = setTimeout(() => this.pump(), Math.min(Math.max(ms, 5), TICK_MS));
+  }
+
+  /** There is more or less room in the log than there was. */
+  private roomChanged(): void {
+    const { shared } = this.around;
+    shared.bell(SH.BELL_COMMIT).ring();
+    if (shared.load(SH.DATA_WAITS) === 1) this.threads.data.wake();
   }
 
   /** Writers wait for log space and something has just moved that may have held it. */
@@ -469,12 +501,17 @@ export class Group implements Serving {
     this.pump();
   }
 
-  private logFull(): void {
+  /** Everyone who may hold the head is asked to settle what it has. */
+  private hurry(): void {
     const { shared } = this.around;
-    // Everyone who may hold the head is asked to settle what it has.
     shared.bump(SH.SYNC_ASK);
     for (const bell of [SH.BELL_APPLY, ...this.links.map((link) => SH.BELL_LINKS + 2 * link.place)])
       shared.bell(bell).ring();
+    this.checkpointer.ask();
+  }
+
+  private logFull(): void {
+    this.hurry();
     this.view.noteFull(true);
     this.roomMayCome();
     this.leaving?.look();
@@ -515,6 +552,7 @@ export class Group implements Serving {
     clearTimeout(this.policyTimer);
     this.detaching.stop();
     this.leaving?.stop();
+    this.resizing.stop();
     log(`closes: ${why}`);
     this.tree.close();
     void closeGroup(this).catch((error: unknown) => broken('closing', error));

@@ -11,6 +11,7 @@ import type { Checkpointer } from '../replog/checkpointer.js';
 import { tailOf } from './ends.js';
 import { linkFact, holdsLog, type Link } from './links.js';
 import type { Detaching } from './detaching.js';
+import type { Resizing } from './resizing.js';
 import type { SiteAdmin } from './site-admin.js';
 
 export interface HostParts {
@@ -25,6 +26,7 @@ export interface HostParts {
   append(type: typeof REC.TAG, payload: Uint8Array): Promise<{ seq: number }>;
   logPath: string;
   detaching: Detaching;
+  resizing: Resizing;
   statistics: (what: 'on' | 'off' | 'reset') => string;
 }
 
@@ -124,6 +126,10 @@ export class GroupHost implements MessageHost {
 
   async statistics(what: 'on' | 'off' | 'reset'): Promise<string> {
     return this.p.statistics(what);
+  }
+
+  async resizeLog(size: number, how: ChangeHow): Promise<string> {
+    return this.p.resizing.resize(size, how);
   }
 
   setSite(site: number, words: readonly string[]): Promise<string> {

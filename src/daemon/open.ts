@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { realClock } from '../base/clock.js';
-import { RepError } from '../base/errors.js';
+import { RepError, ioError } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { openIndex } from '../index/lmdb.js';
 import type { Index, LinkFact } from '../index/contract.js';
@@ -254,6 +254,9 @@ function adoptWindow(config: GroupConfig, log: LogFile, index: Index, window: Wi
   const durable = window.seqOf(W.DURABLE, tail);
   const bytes = verifyRecords(window, durable, tail);
   const slot = window.slotAt(tail - 1);
+  // The daemon before died while it was being resized: only when both superblocks say the same, it is so.
+  const written = log.superAlone ? log.writeSuper({}, realClock) : 0;
+  if (written < 0) throw ioError(written, 'writing its superblock', log.path);
   const pending = isFormatted(window, slot) && (window.dv.getUint8(slot + S_RECORD + R_FLAGS) & TAIL_NEEDS_REIGN) !== 0;
   const s = log.super;
   const applied = index.checkpoint();
@@ -326,7 +329,7 @@ function linksFrom(
     if (fact === undefined) {
       // Never open before. It can begin with the history as long as the log still holds all of it.
       // Space that is free is not yet written over (Checkpointer.rewind decides).
-      const whole = log.super.durable.pos < log.ring && !indexLost;
+      const whole = log.oldest(log.super.durable.pos) === 0 && !indexLost;
       const stale = whole
         ? undefined
         : indexLost

@@ -78,6 +78,10 @@ export type ToShell =
   | { t: 'grow'; id: number; nr: number; size: number }
   /** To the applier: the images as they are to be opened anew while slink 0 is detached. */
   | { t: 'images'; images: ApplyStart['images'] }
+  /** To the committer: nothing is to be written from now on (answered by `held`), or again; the log is suspended. */
+  | { t: 'hold' }
+  | { t: 'release' }
+  | { t: 'suspend'; errno: number }
   /** To a shipper: open the site's images for reading (answered by `readers`); they are not read any more. */
   | { t: 'readers' }
   | { t: 'readersGone' }
@@ -97,6 +101,8 @@ export type FromCommit =
   | FromShell
   | { t: 'logError'; errno: number; call: string }
   | { t: 'logHealed' }
+  /** As main wished: what is before this log position is written and synced, nothing else. */
+  | { t: 'held'; pos: number }
   | { t: 'segment'; segment: ClosedSegment };
 
 export type FromApply =

@@ -41,7 +41,7 @@ const types = await daemonTypes(data.plugins, (what) => (failure = what));
 
 runShell<ShipStart>('reptool-ship', data, shared, (start) => {
   if (failure !== '' && types.peek(SLINK, start.site.type) === undefined) throw new RepError('ENOENT', failure);
-  const log = LogFile.open(realIo, start.logPath, { readOnly: true });
+  const log = LogFile.open(realIo, start.logPath, { readOnly: true }).follow(shared);
   const { site, put } = makeSite(types, start.site, realIo, realClock, {
     ...start.around,
     nbd: (where) => new NbdThread(where),

@@ -31,7 +31,6 @@ export interface DataStart {
   resend: boolean;
   /** Images that fail make requests wait for those of a site, and need not be there at the start. */
   detach: boolean;
-  logRing: number;
   logSegment: number;
 }
 

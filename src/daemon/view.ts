@@ -17,6 +17,7 @@ import type { LinkPolicies } from '../slink/policy.js';
 import { tailOf } from './ends.js';
 import { durablePos, gather } from './gather.js';
 import type { Detaching } from './detaching.js';
+import type { Resizing } from './resizing.js';
 import type { Link } from './links.js';
 import type { OpenGroup } from './open.js';
 import type { Around } from './parts.js';
@@ -41,6 +42,7 @@ export class View {
   private readonly checkpointer: Checkpointer;
   private readonly policies: LinkPolicies;
   private readonly detaching: Detaching;
+  private readonly resizing: Resizing;
   private readonly rate: Rate;
   private readonly timeline = new Timeline();
   private readonly failures: GroupFacts['failures'] = [];
@@ -58,6 +60,7 @@ export class View {
     checkpointer: Checkpointer,
     policies: LinkPolicies,
     detaching: Detaching,
+    resizing: Resizing,
   ) {
     this.config = config;
     this.opened = opened;
@@ -66,6 +69,7 @@ export class View {
     this.checkpointer = checkpointer;
     this.policies = policies;
     this.detaching = detaching;
+    this.resizing = resizing;
     this.rate = new Rate(durablePos(around.window), Date.now());
     this.statistics = new Statistics(around.window, around.shared, Date.now());
     this.events = new EventLog(() => this.things());
@@ -161,6 +165,7 @@ export class View {
         bytesPerSecond: this.rate.bytesPerSecond,
         localFile: this.detaching.file,
         detached: this.detaching.facts(),
+        resize: this.resizing.facts(),
         failures: [...this.failures],
         types: typeNames(opened.types),
       },

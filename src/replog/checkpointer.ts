@@ -92,11 +92,11 @@ export class Checkpointer implements Machine {
   private near: Seq;
 
   constructor(parts: CheckpointerParts, options: CheckpointerOptions = {}) {
-    const { log, index, recovered } = parts;
+    const { log, index, shared, recovered } = parts;
     this.log = log;
     this.index = index;
     this.window = parts.window;
-    this.shared = parts.shared;
+    this.shared = shared;
     this.clock = parts.clock;
     this.events = parts.events;
     this.dirt = parts.dirt;
@@ -110,6 +110,8 @@ export class Checkpointer implements Machine {
       this.links.set(fact.nr, { fact, holds: this.holdsBy(fact), changed: lost });
     this.near = log.super.durable.seq;
     this.shared.logHead = log.super.head.pos;
+    shared.logRing = log.ring;
+    shared.map(log.mapping.base, log.ring);
     // The first commit into an index that is not the right one must say so of every link. And a daemon that died
     // between index and superblock left space that nobody else will report again: a full log would stay full.
     this.asked = lost;
@@ -136,7 +138,7 @@ export class Checkpointer implements Machine {
     const { pos, seq } = this.durablePlace();
     const tail = window.seqOf(W.TAIL, seq);
     const bytes = tail === seq ? 0 : window.payloadEnd(window.slotAt(tail - 1)) - window.payloadPos(window.slotAt(seq));
-    if (pos + bytes + (tail - seq) * 2 * ALIGN + REWIND_SPARE <= log.ring) return true;
+    if (log.oldest(pos) === 0 && pos + bytes + (tail - seq) * 2 * ALIGN + REWIND_SPARE <= log.ring) return true;
     shared.logHead = before;
     return false;
   }

@@ -134,6 +134,9 @@ export class Committer implements Machine {
   private retrySeen: number;
   /** After a failure: record that must be written again before the next sync counts; 0 = no failure. */
   private healUntil: Seq = 0;
+  /** Main wants nothing written for a moment, and has not yet taken it back; nor may an operator's retry. */
+  private holding = false;
+  private barred = false;
   private lastWrite = 0;
   private firstUnsynced = 0;
   /** Since when records wait to be written; -1 = none does. */
@@ -200,6 +203,39 @@ export class Committer implements Machine {
     return this.failed;
   }
 
+  /**
+   * Main wants to change where log positions stand (resize.ts). From `held` until release() nothing is written, and
+   * everything before `pos` is in the file and synced.
+   */
+  hold(): void {
+    this.holding = true;
+  }
+
+  /** Log position behind what was written. */
+  get position(): LogPos {
+    return this.pos;
+  }
+
+  get held(): boolean {
+    return this.holding && this.failed === 0 && this.healUntil === 0 && this.unsynced === 0;
+  }
+
+  /** While it is held: what main had to write could not be written. As a failed write of its own, until release(). */
+  suspend(errno: number): void {
+    this.barred = true;
+    if (this.failed === 0) this.fail(errno, 'REPLOG:SUPER');
+  }
+
+  release(): void {
+    this.holding = false;
+    if (!this.barred) return;
+    this.barred = false;
+    // Everything was synced when it was held, and nothing was written since.
+    this.failed = this.healUntil = 0;
+    this.shared.store(SH.LOG_ERROR, 0);
+    this.events.logHealed();
+  }
+
   /** True where a step would find nothing to do: what a thread asks before it sleeps. */
   get idle(): boolean {
     return this.plan() > 0;
@@ -247,10 +283,11 @@ export class Committer implements Machine {
     const waiting = need > 0;
     if (shared.load(SH.FAIL_ASK) !== this.failAsked) return this.now(DO.FAIL);
     if (this.failed !== 0) {
-      if (shared.load(SH.LOG_RETRY) !== this.retrySeen) return this.now(DO.RETRY);
+      if (!this.barred && shared.load(SH.LOG_RETRY) !== this.retrySeen) return this.now(DO.RETRY);
       return waiting || ready > 0 ? this.now(DO.REFUSE) : this.later(FOREVER);
     }
     if (ready > 0) return this.now(DO.ANSWER);
+    if (this.holding && this.healUntil === 0) return this.unsynced > 0 ? this.now(DO.SYNC) : this.later(FOREVER);
     const healed = this.written >= this.healUntil;
     const tail = window.seqOf(W.TAIL, this.written);
     const backlog = tail !== this.written;

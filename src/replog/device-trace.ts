@@ -69,7 +69,7 @@ class Tracer {
     this.log = log;
     this.reader = reader;
     this.options = options;
-    const oldest = Math.max(0, Math.ceil((durable.pos - log.ring) / log.segment) * log.segment);
+    const oldest = Math.ceil(log.oldest(durable.pos) / log.segment) * log.segment;
     this.start = this.looked = Math.min(oldest, head.pos);
   }
 

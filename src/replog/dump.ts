@@ -155,6 +155,8 @@ function printSuperblocks(log: LogFile, print: Print): void {
         generation: s.indexGeneration,
         size: s.size,
         ring: s.ring,
+        base: s.base,
+        oldest: s.oldest,
         segment: s.segment,
         reign: s.reign,
         'reign-id': s.reignId,

@@ -1,5 +1,5 @@
 /**
- * The replog on disk, version 1. All integers little-endian; see reptool-replog(5) for a worked example.
+ * The replog on disk, versions 1 and 2. All integers little-endian; see reptool-replog(5) for a worked example.
  *
  *   byte 0        superblock A        4096
  *   byte 4096     superblock B        4096   written in turn; the valid one with the larger serial counts
@@ -7,7 +7,8 @@
  *                 segment 1 …
  *
  * A log position P counts bytes since the log was made and only grows; it stands at file byte
- * 65536 + P mod ring. The ring is filled with batches, each within one segment:
+ * 65536 + (P - base) mod ring. The base is a multiple of the segment size: 0 until the log is resized, then a place from
+ * which on everything that was live stood at the same byte before and behind (resize.ts). The ring is filled with batches, each within one segment:
  *
  *   +----------------+----------------+----------------+---------+-----------------------------+--------+
  *   | batch header   | record 1       | record 2       | zeroes  | payload 1, payload 2, …     | zeroes |
@@ -37,9 +38,13 @@
  * a successful fdatasync survives; anything later may be lost in any subset of sectors.
  */
 import { crc32, getText, getU64, setText, setU64 } from '../base/codec.js';
+import type { LogPos } from '../base/units.js';
 import { shortCrc } from './headersum.js';
 
+/** Version of batches, and of superblocks that say nothing an older program would not know. */
 export const FORMAT_VERSION = 1;
+/** Superblocks of a log that was resized: with a base, or with segments of another size than its own size asks for. */
+export const RESIZED_VERSION = 2;
 
 /** Alignment of batches and headers in the log. */
 export const ALIGN = 4096;
@@ -209,7 +214,7 @@ export function worstLogBytes(payload: number): number {
 /**
  *    0 16  magic "reptool replog"              104  4  reign
  *   16  4  crc of all 4096 bytes, field zero   108  4  zero
- *   20  4  version                             112 16  identity of the reign
+ *   20  4  version, 1 or 2                     112 16  identity of the reign
  *   24  8  serial                              128  8  checkpoint: position
  *   32 16  identity of the log (its group)     136  8  checkpoint: next seq
  *   48 16  identity of its LMDB environment    144  8  checkpoint: chain
@@ -219,6 +224,8 @@ export function worstLogBytes(payload: number): number {
  *   88  4  segment bytes                       176  8  durable: position (all before it is known durable)
  *   92  4  state (1 open, 2 closed cleanly)    184  8  durable: next seq
  *   96  8  written at, microseconds            192 64  group name
+ *                                             256  8  base: position that stands at byte 65536 (version 1: zero)
+ *                                             264  8  oldest: what was before was written over (version 1: zero)
  */
 export const SUPER_SIZE = 4096;
 export const SUPER_MAGIC = 'reptool replog';
@@ -251,7 +258,11 @@ export interface Superblock {
   indexId: string;
   indexGeneration: number;
   size: number;
+  /** Positions stand at DATA_START + (position - base) mod ring. */
   ring: number;
+  base: LogPos;
+  /** Positions before were written over, whatever the ring says. */
+  oldest: LogPos;
   segment: number;
   clean: boolean;
   writtenUs: number;
@@ -263,11 +274,16 @@ export interface Superblock {
   group: string;
 }
 
+/** True where a program that knows version 1 only finds everything where it looks for it. */
+function isPlain({ base, oldest, size, segment }: Superblock): boolean {
+  return base === 0 && oldest === 0 && segment === segmentSizeFor(size - DATA_START);
+}
+
 export function encodeSuperblock(u8: Buffer, s: Superblock): void {
   const dv = new DataView(u8.buffer, u8.byteOffset, SUPER_SIZE);
   u8.fill(0, 0, SUPER_SIZE);
   setText(u8, 0, 16, SUPER_MAGIC);
-  dv.setUint32(20, FORMAT_VERSION, true);
+  dv.setUint32(20, isPlain(s) ? FORMAT_VERSION : RESIZED_VERSION, true);
   setU64(dv, 24, s.serial);
   u8.write(s.logId, 32, 'hex');
   u8.write(s.indexId, 48, 'hex');
@@ -289,6 +305,8 @@ export function encodeSuperblock(u8: Buffer, s: Superblock): void {
   setU64(dv, 176, s.durable.pos);
   setU64(dv, 184, s.durable.seq);
   setText(u8, 192, 64, s.group);
+  setU64(dv, 256, s.base);
+  setU64(dv, 264, s.oldest);
   dv.setUint32(16, crc32(u8.subarray(0, SUPER_SIZE)), true);
 }
 
@@ -303,7 +321,7 @@ export function decodeSuperblock(raw: Buffer): SuperblockRead {
   dv.setUint32(16, 0, true);
   if (crc32(u8) !== crc) return { ok: false, reason: 'damaged' };
   const version = dv.getUint32(20, true);
-  if (version !== FORMAT_VERSION) return { ok: false, reason: 'version', version };
+  if (version !== FORMAT_VERSION && version !== RESIZED_VERSION) return { ok: false, reason: 'version', version };
   return {
     ok: true,
     value: {
@@ -327,6 +345,8 @@ export function decodeSuperblock(raw: Buffer): SuperblockRead {
       },
       head: { pos: getU64(dv, 160), seq: getU64(dv, 168) },
       durable: { pos: getU64(dv, 176), seq: getU64(dv, 184) },
+      base: version === FORMAT_VERSION ? 0 : getU64(dv, 256),
+      oldest: version === FORMAT_VERSION ? 0 : getU64(dv, 264),
       group: getText(u8, 192, 64),
     },
   };

@@ -136,6 +136,8 @@ export class LogCreator implements Machine {
       indexGeneration: spec.indexGeneration,
       size: geometry.size,
       ring: geometry.ring,
+      base: 0,
+      oldest: 0,
       segment: geometry.segment,
       clean: true,
       writtenUs: this.clock.wallUs(),

@@ -13,7 +13,7 @@ import { MIB, formatSize, type LogPos } from '../base/units.js';
 import {
   ALIGN,
   DATA_START,
-  FORMAT_VERSION,
+  RESIZED_VERSION,
   SUPER_SIZE,
   decodeSuperblock,
   encodeSuperblock,
@@ -21,6 +21,7 @@ import {
   type Superblock,
   type SuperblockRead,
 } from './format.js';
+import { SH, SHF, type Shared } from './shared.js';
 
 export const MIN_LOG = 4 * MIB;
 
@@ -39,15 +40,41 @@ export function logGeometry(size: number): LogGeometry | undefined {
   return { size, segment, ring: Math.floor((size - DATA_START) / segment) * segment };
 }
 
+/** Fewest segments of a log; one that is made has seven, one that was resized may have fewer of its larger ones. */
+const MIN_SEGMENTS = 4;
+
+/** The same for a log that keeps its segments while its size changes. */
+export function resizedGeometry(size: number, segment: number): LogGeometry | undefined {
+  if (logGeometry(size) === undefined) return undefined;
+  const segments = Math.floor((size - DATA_START) / segment);
+  return segments < MIN_SEGMENTS ? undefined : { size, segment, ring: segments * segment };
+}
+
+/** Smallest size of a log with such segments, bytes. */
+export function minLogSize(segment: number): number {
+  return Math.max(MIN_LOG, DATA_START + MIN_SEGMENTS * segment);
+}
+
+/** Where log positions stand: at byte DATA_START + (position - base) mod ring. */
+export interface LogMapping {
+  readonly base: LogPos;
+  readonly ring: number;
+}
+
+export function byteOf({ base, ring }: LogMapping, pos: LogPos): number {
+  const off = (pos - base) % ring;
+  return DATA_START + (off < 0 ? off + ring : off);
+}
+
 export interface LogOpenOptions {
   readOnly?: boolean;
   /** False keeps to the page cache even where the file system could do without. */
   direct?: boolean;
 }
 
-/** What stands where a log's superblocks would be. */
+/** What stands where a log's superblocks would be. `alone`: the other one is damaged, or says that positions stand elsewhere. */
 export type HeaderRead =
-  | { kind: 'log'; value: Superblock; slot: 0 | 1; damaged: boolean }
+  | { kind: 'log'; value: Superblock; slot: 0 | 1; damaged: boolean; alone: boolean }
   /** Zeroes, or too short to hold anything. */
   | { kind: 'blank' }
   | { kind: 'foreign' }
@@ -66,7 +93,9 @@ export function readHeader(raw: Buffer): HeaderRead {
   if (a === undefined && b === undefined)
     return { kind: reads.some((read) => !read.ok && read.reason === 'damaged') ? 'damaged' : 'foreign' };
   const slot = b === undefined || (a !== undefined && a.serial > b.serial) ? 0 : 1;
-  return { kind: 'log', value: (slot === 0 ? a : b)!, slot, damaged: a === undefined || b === undefined };
+  const damaged = a === undefined || b === undefined;
+  const alone = damaged || a.base !== b.base || a.ring !== b.ring;
+  return { kind: 'log', value: (slot === 0 ? a : b)!, slot, damaged, alone };
 }
 
 export class LogFile {
@@ -77,17 +106,22 @@ export class LogFile {
   readonly direct: boolean;
   /** What memory, lengths and positions must be multiples of: 1 in the page cache, else 512 or 4096. */
   readonly align: number;
-  readonly size: number;
   readonly segment: number;
-  readonly ring: number;
   /** Newest durable superblock; changed by writeSuper only. */
   super: Superblock;
   /** True where only one of the two superblocks could be read when the log was opened. */
   readonly superDamaged: boolean;
+  /** True while only one superblock says where positions stand: it is to be written again before it is relied on. */
+  superAlone: boolean;
 
   private superSlot: 0 | 1;
   private readonly superMem: Mem;
   private readonly restVec = new IoVec(16);
+  private base: LogPos;
+  private ringBytes: number;
+  /** Where main says that positions stand elsewhere, and what it had said when it was last looked at. */
+  private shared: Shared | undefined;
+  private mapped = 0;
 
   private constructor(io: Io, path: string, opened: Opened, header: HeaderRead & { kind: 'log' }, superMem: Mem) {
     this.io = io;
@@ -96,10 +130,11 @@ export class LogFile {
     this.direct = opened.direct;
     this.align = opened.align;
     this.super = header.value;
-    this.size = header.value.size;
     this.segment = header.value.segment;
-    this.ring = header.value.ring;
+    this.base = header.value.base;
+    this.ringBytes = header.value.ring;
     this.superDamaged = header.damaged;
+    this.superAlone = header.alone;
     this.superSlot = header.slot;
     this.superMem = superMem;
   }
@@ -111,7 +146,9 @@ export class LogFile {
     try {
       const header = readHeaderOf(io, path, opened, mem);
       if (header.kind !== 'log') throw headerError(path, header);
-      checkGeometry(path, header.value, opened.info);
+      // Behind the superblock: a log that is being resized has the size that it is to have before it says so.
+      const info = io.info('REPLOG:OPEN', opened.fd);
+      checkGeometry(path, header.value, typeof info === 'number' ? opened.info : info);
       return new LogFile(io, path, opened, header, mem);
     } catch (error) {
       io.close('REPLOG:CLOSE', opened.fd);
@@ -120,9 +157,57 @@ export class LogFile {
     }
   }
 
+  /** Bytes of the file or device in use. */
+  get size(): number {
+    return this.super.size;
+  }
+
+  /** Bytes of the ring, whole segments from DATA_START on. */
+  get ring(): number {
+    this.look();
+    return this.ringBytes;
+  }
+
+  get mapping(): LogMapping {
+    this.look();
+    return { base: this.base, ring: this.ringBytes };
+  }
+
+  /** For a thread other than main: where positions stand is what main says from now on. */
+  follow(shared: Shared): this {
+    this.shared = shared;
+    this.take(shared);
+    return this;
+  }
+
+  /** Takes what main says, where that is news. */
+  private look(): number {
+    const { shared } = this;
+    if (shared !== undefined && shared.load(SH.MAPPING) !== this.mapped) this.take(shared);
+    return this.mapped;
+  }
+
+  private take(shared: Shared): void {
+    for (;;) {
+      const mapped = shared.load(SH.MAPPING);
+      const at = SHF.MAP + 2 * (mapped & 1);
+      this.base = shared.floatView[at]!;
+      this.ringBytes = shared.floatView[at + 1]!;
+      this.mapped = mapped;
+      if (shared.load(SH.MAPPING) === mapped) return;
+    }
+  }
+
   /** Byte of the file at which log position `pos` stands. */
   fileOffset(pos: LogPos): number {
-    return DATA_START + (pos % this.ring);
+    this.look();
+    const off = (pos - this.base) % this.ringBytes;
+    return DATA_START + (off < 0 ? off + this.ringBytes : off);
+  }
+
+  /** Where the log ends at `end`: the oldest position that has not been written over. */
+  oldest(end: LogPos): LogPos {
+    return Math.max(this.super.oldest, end - this.ring);
   }
 
   /** Bytes from `pos` to the end of its segment: a whole segment at its start. */
@@ -147,7 +232,15 @@ export class LogFile {
 
   /** Reads `len` bytes at log position `pos` within one segment; the count, or the negative errno. */
   read(call: IoCall, mem: Mem, off: number, len: number, pos: LogPos): number {
-    const start = this.fileOffset(pos);
+    for (;;) {
+      const mapped = this.look();
+      const r = this.readAt(call, mem, off, len, this.fileOffset(pos));
+      // ! Whoever slept in the call may have read a byte that belongs to another position by now.
+      if (this.look() === mapped) return r;
+    }
+  }
+
+  private readAt(call: IoCall, mem: Mem, off: number, len: number, start: number): number {
     let done = 0;
     while (done < len) {
       const r = this.io.pread(call, this.fd, mem, off + done, len - done, start + done);
@@ -173,6 +266,24 @@ export class LogFile {
     if (s < 0) return s;
     this.super = next;
     this.superSlot = slot;
+    // The other one was the one that differed, or was damaged.
+    this.superAlone = false;
+    return 0;
+  }
+
+  /**
+   * Main: lets positions stand elsewhere from now on; 0 or the negative errno. After a failure nobody knows which of
+   * the two the disk will show: it is to be called again until it succeeds, and nothing is to be written meanwhile
+   * where the two differ. Both superblocks say so before it is true, since either may be the only one left some day.
+   */
+  remap(size: number, mapping: LogMapping & { readonly oldest: LogPos }, clock: Clock): number {
+    const change = { size, base: mapping.base, ring: mapping.ring, oldest: mapping.oldest };
+    for (let i = 0; i < 2; i++) {
+      const r = this.writeSuper(change, clock);
+      if (r < 0) return r;
+    }
+    this.base = mapping.base;
+    this.ringBytes = mapping.ring;
     return 0;
   }
 
@@ -259,14 +370,14 @@ export function headerError(path: string, header: Exclude<HeaderRead, { kind: 'l
     case 'version':
       return new RepError(
         'EINVAL',
-        `${path}: the replog has format version ${header.version}, this program knows up to ${FORMAT_VERSION}; use a newer reptool`,
+        `${path}: the replog has format version ${header.version}, this program knows up to ${RESIZED_VERSION}; use a newer reptool`,
       );
   }
 }
 
 function checkGeometry(path: string, s: Superblock, info: FileInfo): void {
-  const sound = logGeometry(s.size);
-  if (sound === undefined || sound.segment !== s.segment || sound.ring !== s.ring)
+  const whole = s.segment >= ALIGN && s.segment % ALIGN === 0 && s.base % s.segment === 0;
+  if (!whole || resizedGeometry(s.size, s.segment)?.ring !== s.ring)
     throw new RepError(
       'EINVAL',
       `${path}: the superblock contradicts itself (size ${s.size}, ring ${s.ring}, segment ${s.segment})`,

@@ -20,6 +20,7 @@
  *   FAIL_ASK     main       grows when the operator wants those who wait for links answered with EIO
  *   PLACES       main       every link has a place below it
  *   HOLDING      main       1 while any bit of SYNC or LIMITED is set, so that without policies one look is enough
+ *   MAPPING      main       grows with each change of MAP (resize.ts)
  *   GATES        main       two words, bit i = link i may hold writers now; an entry waits for no other links
  *   SYNC         main       two words, links that every write and flush waits for (subset of GATES)
  *   LIMITED      main       two words, links whose fall-behind limits count now (subset of GATES)
@@ -32,9 +33,11 @@
  *                           grows when the site has been opened, and before it may be opened again
  *   SWITCHES     data       per link, how often it went beyond its limits and back: odd = beyond, writes wait for it
  *
- * Float64 words (all but LOG_HEAD are per link):
+ * Float64 words (those from BYTES on are per link):
  *
  *   LOG_HEAD     main       log positions below it may be used again (index and superblock are durable)
+ *   LOG_RING     main       bytes of log from LOG_HEAD on that may be in use: the ring, or less while it is to shrink
+ *   MAP          main       base and ring where MAPPING is even, then the same where it is odd; stored before MAPPING
  *   BYTES        shipper i  payload position behind what the site has confirmed (an estimate from log positions
  *                           while that has left the window)
  *   OLDEST       shipper i  no record that it has not confirmed is older, microseconds of wall clock
@@ -79,6 +82,7 @@ export const SH = {
   SYNC: 24,
   LIMITED: 26,
   DOUBTS: 28,
+  MAPPING: 40,
   /** Bell of link thread i stands at BELL_LINKS + 2·i. */
   BELL_LINKS: 64,
   /** Link i has LINK_SEQ + i, SWITCHES + i, IMAGES + i and HELD + i. */
@@ -91,8 +95,10 @@ export const SH = {
 /** Places for links that are served at once; a set of them is two words of bits. */
 export const MAX_LINK_THREADS = 64;
 
-/** Float64 words of link i stand at these plus i. */
+/** Float64 words; from BYTES on, those of link i stand at these plus i. */
 export const SHF = {
+  LOG_RING: 1,
+  MAP: 2,
   BYTES: 64,
   OLDEST: 128,
   WANTED: 192,
@@ -159,6 +165,25 @@ export class Shared {
     // Through Atomics, so that it cannot be seen before what was written ahead of it.
     scratch.setFloat64(0, Math.min(pos, MAX_U53), true);
     Atomics.store(this.floats, 0, scratch.getBigInt64(0, true));
+  }
+
+  /** Bytes of log from LOG_HEAD on that may be in use. */
+  get logRing(): number {
+    return this.floatView[SHF.LOG_RING]!;
+  }
+
+  set logRing(bytes: number) {
+    this.floatView[SHF.LOG_RING] = bytes;
+  }
+
+  /** Main: where log positions stand from now on. Whoever has read by the old mapping looks again (LogFile.read). */
+  map(base: number, ring: number): void {
+    const { words, floatView } = this;
+    const next = (Atomics.load(words, SH.MAPPING) + 1) | 0;
+    const at = SHF.MAP + 2 * (next & 1);
+    floatView[at] = base;
+    floatView[at + 1] = ring;
+    Atomics.store(words, SH.MAPPING, next);
   }
 
   bell(word: number): Bell {

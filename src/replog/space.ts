@@ -13,7 +13,7 @@
  * - The first segment has r bytes left. Where W <= r nothing is padded. Otherwise, to pass c ends, the records
  *   must have filled at least (r - G) + (c - 1)(S - G) bytes, hence c <= 1 + floor((W - r + G) / (S - G)).
  *
- * So everything ends at or before D + W + c·G, and that must not exceed LOG_HEAD + ring.
+ * So everything ends at or before D + W + c·G, and that must not exceed LOG_HEAD + LOG_RING.
  */
 import { ALIGN, R_BYTES, maxPayloadFor, worstLogBytes } from './format.js';
 import type { Shared } from './shared.js';
@@ -25,7 +25,6 @@ export const CONTROL_RESERVE = 64 * 1024;
 export class LogSpace {
   private readonly window: Window;
   private readonly shared: Shared;
-  private readonly ring: number;
   private readonly segment: number;
   private readonly mask: number;
   /** Sum of w up to and including record seq, in place seq mod slots. */
@@ -35,10 +34,9 @@ export class LogSpace {
   /** Largest w among records that may still be pending. */
   private largest = ALIGN;
 
-  constructor(window: Window, shared: Shared, ring: number, segment: number) {
+  constructor(window: Window, shared: Shared, segment: number) {
     this.window = window;
     this.shared = shared;
-    this.ring = ring;
     this.segment = segment;
     this.mask = window.shape.slots - 1;
     this.sums = new Float64Array(window.shape.slots);
@@ -64,12 +62,12 @@ export class LogSpace {
 
   /** True where one more record of `payloadBytes` is sure to find its place in the log. */
   admits(payloadBytes: number): boolean {
-    return this.endWith(payloadBytes) <= this.shared.logHead + this.ring - CONTROL_RESERVE;
+    return this.endWith(payloadBytes) <= this.shared.logHead + this.shared.logRing - CONTROL_RESERVE;
   }
 
   /** The same for a control record, which may use what is kept back. */
   admitsControl(payloadBytes: number): boolean {
-    return this.endWith(payloadBytes) <= this.shared.logHead + this.ring;
+    return this.endWith(payloadBytes) <= this.shared.logHead + this.shared.logRing;
   }
 
   /** Log position at which everything pending and one more record of `payloadBytes` has ended for certain. */

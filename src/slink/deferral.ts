@@ -30,7 +30,7 @@ export class Deferral {
   private rpoMs = 0;
   private defer: DeferOptions | undefined;
   private batch = SHIP_BYTES;
-  private readonly ring: number;
+  private readonly log: { readonly ring: number };
   /** When records were first seen to wait; -1 = none do. */
   private since = -1;
   private catchingUp = false;
@@ -39,8 +39,9 @@ export class Deferral {
   private markAt = 0;
   private markPos = 0;
 
-  constructor(rpoMs: number, ring: number, defer: DeferOptions | undefined) {
-    this.ring = ring;
+  /** `log`: its ring may change. */
+  constructor(rpoMs: number, log: { readonly ring: number }, defer: DeferOptions | undefined) {
+    this.log = log;
     this.configure(rpoMs, defer);
   }
 
@@ -66,14 +67,14 @@ export class Deferral {
     if (this.since < 0) {
       this.since = now;
       this.mark(now, pos);
-      if (lag > this.ring * DEBT) this.catchingUp = true;
+      if (lag > this.log.ring * DEBT) this.catchingUp = true;
     }
     const left = this.since + rpoMs - now;
     if (defer === undefined || this.catchingUp) {
       if (lag < this.batch) this.catchingUp = false;
       return left > 0 && lag < this.batch ? left : 0;
     }
-    const room = used < this.ring * defer.share;
+    const room = used < this.log.ring * defer.share;
     if (left > 0 && room) return left;
     if (now - this.markAt >= rpoMs) {
       this.busy = pos - this.markPos >= this.batch;

@@ -45,14 +45,15 @@ export function judge(holder: Holder, waited: boolean): Verdict {
  * frees a batch now and then would otherwise never have held them for long.
  */
 export class FullWatch {
-  private readonly ring: number;
+  private readonly log: { readonly ring: number };
   private nr = -1;
   private since = 0;
   private from: LogPos = 0;
   private fullAt = -Infinity;
 
-  constructor(ring: number) {
-    this.ring = ring;
+  /** `log`: its ring may change. */
+  constructor(log: { readonly ring: number }) {
+    this.log = log;
   }
 
   /**
@@ -64,7 +65,7 @@ export class FullWatch {
     this.fullAt = now;
     const left = this.since + waitMs - now;
     if (left > 0) return left;
-    if (pos - this.from < this.ring / BRAKES) return left;
+    if (pos - this.from < this.log.ring / BRAKES) return left;
     this.begin(now, nr, pos);
     return waitMs;
   }

@@ -83,7 +83,8 @@ export class Shipper implements Machine {
     this.view = new LogView(parts.window, options.cursor);
     this.words = new LinkWords(parts.shared, options.place, parts.events, options.cursor);
     this.judge = new Judge(options.identity.nr, this.view, this.buffers);
-    this.deferral = new Deferral(this.options.rpoMs, parts.log.ring, options.defer);
+
+    this.deferral = new Deferral(this.options.rpoMs, parts.log, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
     this.seen = options.cursor.seq;

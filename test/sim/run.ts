@@ -1,8 +1,8 @@
 /**
  * `npm run sim -- [--seed N] [--steps M] [--minutes X] [--runs R] [--every-io K]
- * [--policies | --deferral | --detach | --raw] [--verbose] [--trace]`: runs the simulator from a seed and prints what it
+ * [--policies | --deferral | --detach | --raw | --resize] [--verbose] [--trace]`: runs the simulator from a seed and prints what it
  * met. With --policies sites have policies and may hold writers, with --deferral shippers put their work off, with
- * --detach the local images fail, with --raw some sites have no journal. Without --seed it takes seeds from the clock
+ * --detach the local images fail, with --raw some sites have no journal, with --resize the log gets other sizes. Without --seed it takes seeds from the clock
  * until the minutes are over.
  */
 import { parseArgs } from 'node:util';
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     deferral: { type: 'boolean', default: false },
     detach: { type: 'boolean', default: false },
     raw: { type: 'boolean', default: false },
+    resize: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -69,6 +70,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     deferral: values.deferral,
     detach: values.detach,
     raw: values.raw,
+    resize: values.resize,
     traceCalls: values.trace,
   });
   total.merge(result.coverage);
@@ -79,7 +81,7 @@ for (; done < runs && performance.now() < limit; done++, seed++) {
     console.log(`seed ${seed}: ${result.steps} steps, ${result.calls} calls, digest ${result.digest}`);
   if (!result.ok) {
     console.log(failureText(result));
-    const mode = (['policies', 'deferral', 'detach', 'raw'] as const).find((one) => values[one]);
+    const mode = (['policies', 'deferral', 'detach', 'raw', 'resize'] as const).find((one) => values[one]);
     const also = mode === undefined ? '' : ` --${mode}`;
     console.log(`FAILED seed ${seed} step ${result.steps}: npm run sim -- --seed ${seed} --steps ${steps}${also}`);
     process.exit(1);

@@ -118,6 +118,6 @@ export class Alone {
   private logHasRoom(): boolean {
     const { window, shared, log } = this.daemon;
     const most = this.host.shape.client.largest * 512 + EDGES;
-    return new LogSpace(window, shared, log.ring, log.segment).admits(most);
+    return new LogSpace(window, shared, log.segment).admits(most);
   }
 }

@@ -30,13 +30,14 @@ import { assignPlaces, freePlace } from '../../src/daemon/places.js';
 import { Broken } from './sim-broken.js';
 import { GROUP, LOG_PATH, type SimHost } from './sim-host.js';
 import type { SimIndex } from './sim-index.js';
-import { SimIo } from './sim-io.js';
+import { SimIo, SimKill } from './sim-io.js';
 import type { GroupConfig } from '../../src/control/config.js';
 import { checkLocal, checkRefused } from './sim-checks.js';
 import { SimChanges, openImages } from './sim-devices.js';
 import { checkTaken, rawSite } from './sim-raw.js';
 import { SimReader, type LocalImage } from './sim-reader.js';
 import { Patience } from './sim-policy.js';
+import { SimResize } from './sim-resize.js';
 import { witnessed, type SimSite } from './sim-site.js';
 
 /** What main knows where the threads are started. */
@@ -99,6 +100,8 @@ export class SimDaemon {
   readonly changes: SimChanges | undefined;
   /** Where slink 0 may be detached. */
   readonly detach: LocalDetach | undefined;
+  /** Where the log may get another size. */
+  readonly resizing: SimResize | undefined;
   /** What a shipper is asked for at its next turn, by site. */
   private readonly asks = new Map<number, () => void>();
   private mail: (() => void)[] = [];
@@ -126,6 +129,8 @@ export class SimDaemon {
         );
       const s = log.super;
       const indexed = index.checkpoint();
+      // As daemon/open.ts does it: only what both superblocks say is relied on.
+      if (log.superAlone && log.writeSuper({}, host.clock) < 0) throw new SimKill('the superblock cannot be written');
       const synced = indexed !== undefined && indexed.pos > s.checkpoint.pos ? indexed : s.checkpoint;
       const links = trustedLinks(s, index);
       return new SimDaemon(host, {
@@ -192,6 +197,7 @@ export class SimDaemon {
     this.images = images;
     this.log = log;
     shared.logHead = log.super.head.pos;
+    shared.logRing = log.ring;
 
     const detach = host.shape.detach === true;
     const reader = new SimReader(io, images, host.world.rng, detach ? localImages(host) : []);
@@ -200,7 +206,7 @@ export class SimDaemon {
     this.group = new DeviceGroup({
       window,
       shared,
-      space: new LogSpace(window, shared, log.ring, log.segment),
+      space: new LogSpace(window, shared, log.segment),
       clock,
       reply: host.client,
       reader: reader as unknown as DeviceReader,
@@ -227,7 +233,7 @@ export class SimDaemon {
     });
     if (recovered !== undefined) this.checkpointer.noteApplied(begin.synced);
     this.committer = new Committer({
-      log: LogFile.open(io, LOG_PATH),
+      log: LogFile.open(io, LOG_PATH).follow(shared),
       window,
       shared,
       clock,
@@ -244,7 +250,7 @@ export class SimDaemon {
         shared,
         clock,
         images,
-        log: LogFile.open(io, LOG_PATH, { readOnly: true }),
+        log: LogFile.open(io, LOG_PATH, { readOnly: true }).follow(shared),
         reopen: () => openLocal(host, images),
         events: {
           synced: (place) => {
@@ -291,6 +297,7 @@ export class SimDaemon {
     host.client.recordNew();
     host.client.resend();
     this.changes = begin.config === undefined ? undefined : new SimChanges(this, host, begin.config);
+    this.resizing = host.shape.resize === true ? new SimResize(this, host, (work) => this.post(work)) : undefined;
     // From now on other threads run while one is in a call.
     host.world.between = () => this.interleave();
   }
@@ -401,7 +408,7 @@ export class SimDaemon {
         window,
         shared,
         clock,
-        log: LogFile.open(io, LOG_PATH, { readOnly: true }),
+        log: LogFile.open(io, LOG_PATH, { readOnly: true }).follow(shared),
         site: witnessed(
           shape.raw === undefined
             ? new FolderSite(io, clock, site.folder, {
@@ -468,7 +475,15 @@ export class SimDaemon {
   }
 
   get names(): string[] {
-    return ['client', 'committer', 'applier', 'main', ...[...this.shippers.keys()].map((nr) => `shipper${nr}`)];
+    const helper = this.resizing === undefined ? [] : ['helper'];
+    return [
+      'client',
+      'committer',
+      'applier',
+      'main',
+      ...helper,
+      ...[...this.shippers.keys()].map((nr) => `shipper${nr}`),
+    ];
   }
 
   /** One step of one machine; the milliseconds that it wants to be left alone. */
@@ -485,8 +500,14 @@ export class SimDaemon {
         case 'drain':
           this.takeDataMail();
           return this.host.client.step(false) ? 0 : 1;
-        case 'committer':
-          return this.committer.step();
+        case 'committer': {
+          this.resizing?.takeMail();
+          const ms = this.committer.step();
+          this.resizing?.stepped();
+          return ms;
+        }
+        case 'helper':
+          return this.resizing!.work();
         case 'applier':
           return this.applier.step();
         case 'main':
@@ -519,7 +540,8 @@ export class SimDaemon {
     this.policies.step();
     this.patience.look(this.host.client.beingServed());
     this.detach?.step();
-    return this.checkpointer.step();
+    const ms = this.checkpointer.step();
+    return Math.min(ms, this.resizing?.machine.step() ?? ms);
   }
 
   /** Something for the data thread, which it does at its next turn. */

@@ -35,6 +35,8 @@ export interface HostShape {
   late?: readonly { nr: number; sectors: number }[];
   /** Slink 0 is detached where its images fail (`--on-local-error detach`). */
   detach?: boolean;
+  /** An operator gives the log another size now and then. */
+  resize?: boolean;
   /** Bytes after which the applier syncs the images; the product's default is far beyond these devices. */
   syncBytes: number;
 }
@@ -60,6 +62,8 @@ export class SimHost {
   closed = false;
   /** Changes of devices that an operator asked for and that are not done. */
   readonly wishes: Wish[] = [];
+  /** Stands in group.json: the size that the log is to grow to. */
+  resize: number | undefined;
   /** Told where reads come from: 0 = slink 0's images. */
   detached: (nr: number) => void = () => {};
   /** Told of each recovery that cut a torn tail. */

@@ -16,6 +16,7 @@ import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
 import { Operator } from './sim-operator.js';
+import { ResizeOperator } from './sim-resize.js';
 import { randomShape } from './sim-shape.js';
 import { LocalTrouble } from './sim-local.js';
 import { SiteTroubles } from './sim-troubles.js';
@@ -31,6 +32,7 @@ export class SimRun {
   private readonly rng: Rng;
   private readonly checks: Rng;
   private readonly operator: Operator | undefined;
+  private readonly resizes: ResizeOperator | undefined;
   /** Somebody asks for everything to be sent, now and then. */
   private readonly asks: Rng | undefined;
   private weights: Record<string, number> = {};
@@ -52,6 +54,8 @@ export class SimRun {
     this.raw = this.host.shape.sites.some((site) => site.raw !== undefined);
     if (this.host.shape.sites.some(({ rules }) => rules !== undefined))
       this.operator = new Operator(this.host, new Rng(seed, 'operator'), this.coverage);
+    if (this.host.shape.resize === true)
+      this.resizes = new ResizeOperator(this.host, new Rng(seed, 'resizes'), this.coverage);
     this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
     this.faults.peek = () => this.peek();
     this.faults.peekRate = 1 / 300;
@@ -91,6 +95,7 @@ export class SimRun {
     const event = this.rng.weighted(EVENTS);
     try {
       this.operator?.maybe();
+      this.resizes?.maybe();
       this.ask();
       this.removeSpoilt();
       if (event === 'machine') this.machine();

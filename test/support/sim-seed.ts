@@ -8,7 +8,7 @@ import { SimRun } from './sim-run.js';
 import { randomShape, withDeferral, withPolicies, withRaw } from './sim-shape.js';
 
 /** What else goes on in a group: at most one of these. */
-export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw';
+export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw' | 'resize';
 
 export interface RunOptions {
   seed: number;
@@ -19,6 +19,8 @@ export interface RunOptions {
   deferral?: boolean;
   /** Some sites have no journal. */
   raw?: boolean;
+  /** The log gets other sizes. */
+  resize?: boolean;
   /** Stops earlier after so many milliseconds of real time. */
   budgetMs?: number;
   /** Every call goes into the report of a failure. */
@@ -49,9 +51,10 @@ function detachable(shape: HostShape, rng: Rng): HostShape {
   return { ...rest, detach: true, sites: shape.sites.length > 0 ? shape.sites : [one] };
 }
 
-function shapeOf({ seed, policies, deferral, detach, raw }: RunOptions): HostShape {
+function shapeOf({ seed, policies, deferral, detach, raw, resize }: RunOptions): HostShape {
   const shape = randomShape(new Rng(seed, 'shape'));
   if (detach === true) return detachable(shape, new Rng(seed, 'detach'));
+  if (resize === true) return { ...shape, resize };
   if (raw === true) return withRaw(shape, new Rng(seed, 'raw'));
   if (policies === true) return withPolicies(shape, new Rng(seed, 'rules'));
   return deferral === true ? withDeferral(shape, new Rng(seed, 'deferral')) : shape;

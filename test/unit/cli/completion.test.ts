@@ -39,7 +39,7 @@ describe('cli completion', () => {
 
   const cases: { line: string; offers: string[] }[] = [
     { line: 'reptool sta', offers: ['status'] },
-    { line: 'reptool replog ', offers: ['check', 'dump'] },
+    { line: 'reptool replog ', offers: ['check', 'dump', 'resize'] },
     { line: 'reptool site pa', offers: ['pause'] },
     { line: 'reptool status --w', offers: ['--watch'] },
     { line: 'reptool status --json --wa', offers: ['--watch'] },

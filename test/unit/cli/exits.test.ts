@@ -21,6 +21,7 @@ const SAMPLES: Record<string, { words: string; exit: number }> = {
   mount: { words: 'mount TOP/a/b/c --state TOP/state', exit: EXIT.FAILED },
   'replog check': { words: 'replog check TOP/none', exit: EXIT.FAILED },
   'replog dump': { words: 'replog dump TOP/none', exit: EXIT.FAILED },
+  'replog resize': { words: 'replog resize 1G --mount TOP', exit: EXIT.UNREACHABLE },
   'site add': { words: 'site add 2 blockdev:TOP/a/b/site2 --mount TOP', exit: EXIT.UNREACHABLE },
   'site fail-pending': { words: 'site fail-pending --mount TOP', exit: EXIT.UNREACHABLE },
   'site list': { words: 'site list --mount TOP', exit: EXIT.UNREACHABLE },

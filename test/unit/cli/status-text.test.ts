@@ -68,6 +68,7 @@ function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}
       'held-by': 'site 1',
       'bytes-per-second': MIB,
       'minutes-covered': 17,
+      resize: null,
     },
     window: {
       ...{ size: 64 * MIB, used: 0, slots: 1024, 'slots-used': 0, parked: 0, 'fill-percent': 0 },

@@ -51,6 +51,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     log: {
       ring: 1000 * MIB,
       segment: 16 * MIB,
+      resize: undefined,
       durablePos: 81920,
       headPos: 40960,
       error: 0,

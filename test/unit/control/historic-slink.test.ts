@@ -20,6 +20,7 @@ function fake(paused: number[] = [], suspended = false, sites = [1, 2]): { host:
     resume: () => (suspended ? called('retry') : Promise.resolve('nothing was suspended')),
     statistics: (what: string) => called(`statistics ${what}`),
     wait: (links: readonly number[], ms: number) => called(`wait ${links.join(',')} ${ms}`),
+    resizeLog: (size: number) => called(`resize ${size}`),
   };
   return { host, calls };
 }

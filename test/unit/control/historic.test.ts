@@ -1,4 +1,4 @@
-/** Rules R-45, R-46 and R-48: the messages of the historic targets, a row for each; test/unit/rules.test.ts counts them. */
+/** Rules R-44 to R-46 and R-48: the messages of the historic targets, a row for each; test/unit/rules.test.ts counts them. */
 import assert from 'node:assert/strict';
 import { runMessage, type MessageHost } from '../../../src/control/messages.js';
 
@@ -20,6 +20,7 @@ function fake(paused: number[] = [], suspended = false, sites = [1, 2]): { host:
     resume: () => (suspended ? called('retry') : Promise.resolve('nothing was suspended')),
     statistics: (what: string) => called(`statistics ${what}`),
     wait: (links: readonly number[], ms: number) => called(`wait ${links.join(',')} ${ms}`),
+    resizeLog: (size: number) => called(`resize ${size}`),
   };
   return { host: host as unknown as MessageHost, calls };
 }
@@ -39,6 +40,9 @@ const rows: {
   suspended?: boolean;
   says?: RegExp;
 }[] = [
+  { rule: 'R-44', message: 'suspend', calls: BOTH, says: /all 2 sites are paused/ },
+  { rule: 'R-44', message: 'postsuspend all', calls: BOTH },
+  { rule: 'R-44', message: 'start all', paused: [1], calls: ['unpause 1'] },
   { rule: 'R-45', message: 'flush', calls: [`wait 0,1,2 ${DAY}`] },
   { rule: 'R-45', message: 'fl', calls: [`wait 0,1,2 ${DAY}`] },
   {
@@ -56,6 +60,8 @@ const rows: {
   { rule: 'R-46', message: 'resume', paused: [2], calls: [], says: /^nothing was suspended$/ },
   { rule: 'R-46', message: 'resume all', paused: [2], calls: ['unpause 2'], says: /^unpause 2 done$/ },
   { rule: 'R-46', message: 'resume', suspended: true, calls: ['retry'], says: /^retry done$/ },
+  { rule: 'R-46', message: 'replog resize 8192', calls: ['resize 4194304'], says: /^resize 4194304 done$/ },
+  { rule: 'R-46', message: 'rep res 20G', calls: [`resize ${20 * 2 ** 30}`] },
   { rule: 'R-46', message: 'statistics on', calls: ['statistics on'] },
   { rule: 'R-46', message: 'statistics off', calls: ['statistics off'] },
   { rule: 'R-46', message: 'replog statistics reset', calls: ['statistics reset'] },
@@ -75,7 +81,9 @@ const wrong: { rule: string; message: string; errno?: string; says: RegExp }[] =
   { rule: 'R-46', message: 'statistics', says: /statistics on\|off\|reset/ },
   { rule: 'R-46', message: 'statistics maybe', says: /statistics on\|off\|reset/ },
   { rule: 'R-46', message: 'replog', says: /replog/ },
-  { rule: 'R-46', message: 'replog resize 8192', says: /the log keeps its size in this version/ },
+  { rule: 'R-46', message: 'replog resize 8192 8192', says: /write replog resize SECTORS/ },
+  { rule: 'R-46', message: 'replog resize -1', says: /write replog resize SECTORS/ },
+  { rule: 'R-46', message: 'replog resize 99999999999999999', says: /write replog resize SECTORS/ },
   { rule: 'R-46', message: 'replog resize', says: /write replog resize SECTORS/ },
   { rule: 'R-46', message: 'replog resize big', says: /write replog resize SECTORS/ },
   { rule: 'R-48', message: 'disk0', says: /disk0: not understood; a device takes start, resume, stop, suspend/ },

@@ -43,6 +43,10 @@ class FakeHost implements MessageHost {
     this.calls.push('resume');
     return 'nothing was suspended';
   }
+  async resizeLog(size: number, { resent }: { resent: boolean }): Promise<string> {
+    this.calls.push(`resizeLog ${size}${resent ? ' again' : ''}`);
+    return 'done';
+  }
   async statistics(what: string): Promise<string> {
     this.calls.push(`statistics ${what}`);
     return 'done';
@@ -76,6 +80,7 @@ describe('control/messages', () => {
     { text: 'resume', call: 'resume' },
     { text: 'resume all', call: 'resume' },
     { text: 'statistics on', call: 'statistics on' },
+    { text: 'replog resize 16384', call: 'resizeLog 8388608' },
     { text: 'stat r', call: 'statistics reset' },
     { text: 'replog statistics off', call: 'statistics off' },
     { text: 'device create a size=8K', call: 'create {"name":"a","size":8192,"sparse":false}' },

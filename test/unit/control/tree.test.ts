@@ -44,6 +44,7 @@ class Host implements MessageHost {
   }
   resume = async (): Promise<string> => '';
   statistics = async (): Promise<string> => '';
+  resizeLog = async (): Promise<string> => '';
   wait(_sites: readonly number[], _ms: number, stop: AbortSignal): Promise<string> {
     return new Promise((resolve, reject) => {
       this.release = () => resolve('confirmed');

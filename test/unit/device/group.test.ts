@@ -74,10 +74,11 @@ class Bench {
     const { window, shared } = this;
     const fd = fs.openSync(this.image, 'r');
     const direct = fs.openSync(this.image, fs.constants.O_RDONLY | sys.O_DIRECT);
+    if (shared.logRing === 0) shared.logRing = RING;
     this.group = new DeviceGroup({
       window,
       shared,
-      space: new LogSpace(window, shared, RING, SEGMENT),
+      space: new LogSpace(window, shared, SEGMENT),
       clock: realClock,
       reply: this.answers,
       reader: (this.reader = new DeviceReader(this.aio, [{ nr: 0, size: SIZE, fd, direct }])),
@@ -619,7 +620,8 @@ describe('DeviceGroup', () => {
 
     it('parks writes before the flush queue is full, so that reads go on', () => {
       const b = bench({}, 16 * MIB);
-      b.start({ space: new LogSpace(b.window, b.shared, 1024 * MIB, 16 * MIB) });
+      b.shared.logRing = 1024 * MIB;
+      b.start({ space: new LogSpace(b.window, b.shared, 16 * MIB) });
       sync(b);
       for (let n = 0; n < FLUSH_SLOTS - 1024; n++) b.write(0, Buffer.alloc(512, 1));
       b.write(0, Buffer.alloc(512, 2));
@@ -629,7 +631,8 @@ describe('DeviceGroup', () => {
 
     it('a flush that finds no place comes again when there is one; until then reads go on', () => {
       const b = bench({}, 16 * MIB);
-      b.start({ space: new LogSpace(b.window, b.shared, 1024 * MIB, 16 * MIB) });
+      b.shared.logRing = 1024 * MIB;
+      b.start({ space: new LogSpace(b.window, b.shared, 16 * MIB) });
       sync(b);
       b.write(0, Buffer.alloc(512, 1));
       const flush = (): void => {

@@ -27,6 +27,8 @@ const SUPER: Superblock = {
   indexGeneration: 2 ** 40,
   size: 4 << 20,
   ring: 3_670_016,
+  base: 0,
+  oldest: 0,
   segment: 524_288,
   clean: true,
   writtenUs: 1_700_000_000_123_456,

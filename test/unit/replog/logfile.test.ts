@@ -90,7 +90,7 @@ describe('LogFile', () => {
     ['both superblocks damaged', (p: string) => flip(p, 300), /^EINVAL: .*both superblocks.*damaged/],
     ['a file cut short', (p: string) => truncateSync(p, 3 * MIB), /^EINVAL: .*truncated: 3145728 bytes.*4194304/],
     ['an empty file', (p: string) => truncateSync(p, 0), /^EINVAL: .*no replog here yet/],
-    ['a newer version', newerVersion, /^EINVAL: .*format version 2.*up to 1/],
+    ['a newer version', newerVersion, /^EINVAL: .*format version 3.*up to 2/],
   ] as const)
     it(`open refuses ${name}`, () => {
       const { path } = newLog();
@@ -149,7 +149,7 @@ describe('LogFile', () => {
 /** Superblock A as a later program might write it: its checksum is right. */
 function newerVersion(path: string): void {
   const block = peek(path, 0, 4096);
-  block.writeUInt32LE(2, 20);
+  block.writeUInt32LE(3, 20);
   block.writeUInt32LE(0, 16);
   block.writeUInt32LE(crc32(block), 16);
   poke(path, 0, block);

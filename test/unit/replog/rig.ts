@@ -88,7 +88,8 @@ export class Rig {
     this.log = options.log ?? newLog(options);
     this.window = makeWindow(options.place ?? this.log.super.checkpoint, options.ring);
     this.shared.logHead = this.log.super.head.pos;
-    this.space = new LogSpace(this.window, this.shared, this.log.ring, this.log.segment);
+    this.shared.logRing = this.log.ring;
+    this.space = new LogSpace(this.window, this.shared, this.log.segment);
     this.appender = new Appender(this.window, this.clock, this.space);
     this.appender.reign = 1;
     this.committer = this.newCommitter(options.committer);

@@ -35,7 +35,7 @@ describe('LogSpace', () => {
     rig.write(100_000);
     rig.settle();
     for (let i = 0; i < 5; i++) rig.write(3000 + i);
-    const again = new LogSpace(rig.window, rig.shared, rig.log.ring, rig.log.segment);
+    const again = new LogSpace(rig.window, rig.shared, rig.log.segment);
     assert.equal(again.endWith(4096), rig.space.endWith(4096));
   });
 

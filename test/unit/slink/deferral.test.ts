@@ -16,7 +16,7 @@ describe('Deferral', () => {
   beforeEach(() => {
     now = 1000;
     pos = lag = other = 0;
-    deferral = new Deferral(100, RING, { ms: 10_000, share: 0.5 });
+    deferral = new Deferral(100, { ring: RING }, { ms: 10_000, share: 0.5 });
   });
 
   /** Lets `ms` pass with so many bytes becoming durable in each; what `wait` then says. */
@@ -61,7 +61,7 @@ describe('Deferral', () => {
 
   it('never for longer than its time', () => {
     const slow = (2 * SHIP_BYTES) / 100;
-    deferral = new Deferral(100, 1e12, { ms: 10_000, share: 0.5 });
+    deferral = new Deferral(100, { ring: 1e12 }, { ms: 10_000, share: 0.5 });
     wait();
     const held = heldFor(slow);
     assert.ok(held >= 10_000 && held <= 10_001, `${held}`);
@@ -95,10 +95,10 @@ describe('Deferral', () => {
   });
 
   it('! without the option no batch ever waits', () => {
-    deferral = new Deferral(100, RING, undefined);
+    deferral = new Deferral(100, { ring: RING }, undefined);
     lag = SHIP_BYTES;
     assert.equal(wait(), 0);
-    const never = new Deferral(100, RING, { ms: 0, share: 0.5 });
+    const never = new Deferral(100, { ring: RING }, { ms: 0, share: 0.5 });
     assert.equal(never.wait(now, pos, SHIP_BYTES, SHIP_BYTES), 0);
   });
 });

@@ -42,7 +42,7 @@ describe('FullWatch', () => {
   const RING = 1600;
 
   it('gives a holder its time, then says that it is over', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     assert.equal(watch.held(0, 1, 0, 1000), 1000);
     assert.equal(watch.held(600, 1, 0, 1000), 400);
     assert.equal(watch.held(999, 1, 50, 1000), 1);
@@ -50,19 +50,19 @@ describe('FullWatch', () => {
   });
 
   it('begins anew with another holder', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     watch.held(0, 1, 0, 1000);
     assert.equal(watch.held(900, 2, 10, 1000), 1000);
   });
 
   it('a site that frees a sixteenth of the ring in each such time only brakes', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     let pos = 0;
     for (let now = 0; now < 10_000; now += 500) assert.ok(watch.held(now, 1, (pos += 60), 1000) > 0, `at ${now}`);
   });
 
   it('! one that frees a little now and then is not taken for one that never held writers for long', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     watch.held(0, 1, 0, 1000);
     // Room for a batch, and full again.
     for (const now of [300, 600, 900]) assert.ok(watch.held(now, 1, now / 50, 1000) > 0);
@@ -70,13 +70,13 @@ describe('FullWatch', () => {
   });
 
   it('forgets what was long ago', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     watch.held(0, 1, 0, 1000);
     assert.equal(watch.held(5000, 1, 0, 1000), 1000);
   });
 
   it('0 = at once', () => {
-    const watch = new FullWatch(RING);
+    const watch = new FullWatch({ ring: RING });
     assert.ok(watch.held(0, 1, 0, 0) <= 0);
   });
 });
