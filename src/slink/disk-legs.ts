@@ -81,6 +81,14 @@ export class DiskLegs implements Legs {
     }
   }
 
+  get usedBelow(): number {
+    return this.images.usedBelow;
+  }
+
+  set usedBelow(nr: number) {
+    this.images.usedBelow = nr;
+  }
+
   knows(nr: number): boolean {
     return this.images.knows(nr);
   }
@@ -102,7 +110,7 @@ export class DiskLegs implements Legs {
   }
 
   read(nr: number, mem: Mem, off: number, len: number, pos: number): number {
-    return this.done(this.images.read(nr, mem, off, len, pos));
+    return this.done(this.images.readDisk(nr, mem, off, len, pos));
   }
 
   sync(): number {

@@ -26,7 +26,8 @@ import {
   type SiteReader,
   type SiteResync,
 } from './contract.js';
-import { FolderCopy } from './folder-copy.js';
+import { Copies } from './copies.js';
+import { folderCopies } from './folder-copy.js';
 import { FolderDevices } from './folder-devices.js';
 import { FolderFit } from './folder-fit.js';
 import { FolderPlace, Refusal, unreachable, wrongOne } from './folder-open.js';
@@ -88,32 +89,22 @@ export class FolderSite implements Site {
     this.images = new ImageSet(io, 'SITE', { direct: options.direct ?? true });
     this.devices = this.devicesOf([]);
     this.sink = new RecordSink(this.images, (type, nr, payload) => this.devices.apply(type, nr, payload));
-    this.copy = this.copies();
-  }
-
-  private copies(): SiteCopy {
-    const { folder } = this;
     const isOpen = (): boolean => this.stage !== undefined;
     const isInconsistent = (): boolean => this.inconsistent;
     const host = {
-      folder,
       get isOpen() {
         return isOpen();
       },
       get inconsistent() {
         return isInconsistent();
       },
-      cannot: (rc: number, sentence: string): number => {
-        this.reason = `${folder}: ${sentence}`;
-        this.refused = false;
-        return rc;
-      },
+      cannot: (rc: number, sentence: string): number => this.cannot(rc, `${this.folder}: ${sentence}`),
       imageFailed: (rc: number): number => this.imageFailed(rc),
-      note: (nr: number, offset: number): void => this.marks!.noteCopy(nr, offset),
-      settleCopies: (): number => (this.images.unsettled ? this.moveBase() : 0),
-      becomeWhole: (): number => this.moveBase({ inconsistent: false }),
+      change: (nr: number, offset: number): number => (this.marks!.noteCopy(nr, offset), 0),
+      settle: (): number => (this.images.unsettled ? this.moveBase() : 0),
+      whole: (): number => this.moveBase({ inconsistent: false }),
     };
-    return new FolderCopy(host, this.images);
+    this.copy = new Copies(folderCopies(host, this.images));
   }
 
   get unflushed(): boolean {
@@ -400,7 +391,11 @@ export class FolderSite implements Site {
   }
 
   private failed(rc: number, what: string): number {
-    this.reason = `${this.folder}: ${what}: ${errnoText(rc)}; it is tried again`;
+    return this.cannot(rc, `${this.folder}: ${what}: ${errnoText(rc)}; it is tried again`);
+  }
+
+  private cannot(rc: number, reason: string): number {
+    this.reason = reason;
     this.refused = false;
     return rc;
   }

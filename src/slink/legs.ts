@@ -16,6 +16,8 @@ export type LegsOpened =
 
 export interface Legs extends RecordTarget {
   readonly reason: string;
+  /** Devices with a smaller number that have no leg have left: their records are passed over. Set before `open`. */
+  usedBelow: number;
   /** Where the leg of a device is: a path, or HOST:PORT/EXPORT; '' where the site's map lacks it. */
   target(device: string): string;
   /**
@@ -27,10 +29,12 @@ export interface Legs extends RecordTarget {
   knows(nr: number): boolean;
   /** Records of a device that has left the group are passed over. */
   forget(nr: number): void;
-  /** All of `len` bytes at `pos`, or the negative errno. */
+  /** All of `len` bytes at `pos`, or the negative errno; from the disk where it can be had, not from a cache. */
   read(nr: number, mem: Mem, off: number, len: number, pos: number): number;
   /** The first byte at or behind `pos` that may be other than zero (the size where there is none); negative errno. */
   nextData(nr: number, pos: number, size: number): number;
+  /** All that was begun is done when it returns 0, and memory that was handed over is free. Left out: it always is. */
+  finish?(): number;
   /** All that was written is durable when it returns 0. */
   sync(): number;
   /** Looks whether the legs are still there and still themselves. */

@@ -9,7 +9,7 @@
  */
 import { ERRNO } from '../base/errors.js';
 import { Mem, type IoVec } from '../base/mem.js';
-import { MIB, SECTOR } from '../base/units.js';
+import { KIB, MIB, SECTOR } from '../base/units.js';
 import type { Connections, SiteDevice } from './contract.js';
 import type { Legs, LegsOpened } from './legs.js';
 import { OP, type NbdPort } from './nbd-port.js';
@@ -20,6 +20,7 @@ const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 15_000;
 const ZERO_BYTES = MIB;
 const ZERO_RANGE = 32 * MIB;
+const READ_BYTES = 256 * KIB;
 
 interface Leg {
   index: number;
@@ -33,6 +34,7 @@ interface Leg {
 export class NbdLegs implements Legs {
   reason = '';
   againMs: number | undefined;
+  usedBelow = 0;
   private readonly port: NbdPort;
   private readonly address: string;
   private readonly map: Readonly<Record<string, string>>;
@@ -95,7 +97,7 @@ export class NbdLegs implements Legs {
   }
 
   knows(nr: number): boolean {
-    return this.legs.has(nr) || this.gone.has(nr);
+    return this.legs.has(nr) || this.isGone(nr);
   }
 
   forget(nr: number): void {
@@ -143,6 +145,10 @@ export class NbdLegs implements Legs {
     return this.barrier();
   }
 
+  finish(): number {
+    return this.run();
+  }
+
   sync(): number {
     const rc = this.barrier();
     if (rc < 0) return rc;
@@ -165,7 +171,12 @@ export class NbdLegs implements Legs {
     const rc = this.barrier();
     if (rc < 0) return rc;
     for (let done = 0; done < len;) {
-      const bytes = Math.min(leg.most, len - done);
+      // Several in flight together: a server reads one while it sends another.
+      const bytes = Math.min(leg.most, READ_BYTES, len - done);
+      if (!this.port.work.room(1, 1)) {
+        const early = this.run();
+        if (early < 0) return early;
+      }
       this.port.work.add(leg.index, OP.READ, pos + done, bytes);
       this.port.work.addRange(mem.addr + off + done, bytes);
       done += bytes;
@@ -245,8 +256,12 @@ export class NbdLegs implements Legs {
     return Math.min(FIRST_RETRY_MS * 2 ** this.failures++, LAST_RETRY_MS);
   }
 
+  private isGone(nr: number): boolean {
+    return nr < this.usedBelow || this.gone.has(nr);
+  }
+
   private absent(nr: number): number {
-    if (this.gone.has(nr)) return 0;
+    if (this.isGone(nr)) return 0;
     this.reason = `${this.address}: no export is open for device ${nr}`;
     return -ERRNO.ENODEV;
   }

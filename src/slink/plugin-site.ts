@@ -19,7 +19,8 @@ import {
   payloadSpace,
 } from '../replog/format.js';
 import { SHIP_BYTES, type ShipBatch } from './batch.js';
-import type { Site, SiteCursor, SiteOpen, SiteOpened } from './contract.js';
+import type { Mem } from '../base/mem.js';
+import type { Site, SiteCopy, SiteCursor, SiteOpen, SiteOpened } from './contract.js';
 import type { SlinkSite, SlinkType, SlinkWords } from './types.js';
 
 /** What a plug-in gives: `make` is all that it must. */
@@ -125,6 +126,7 @@ class GuardedSite implements Site {
   readonly type: string;
   reason = '';
   refused = false;
+  readonly copy?: SiteCopy;
   private readonly site: PluginSite;
 
   constructor(type: string, site: PluginSite) {
@@ -136,6 +138,32 @@ class GuardedSite implements Site {
           'EINVAL',
           `slink type "${type}": its site has no function "${call}"; see reptool-plugins(7)`,
         );
+    const { copy } = site;
+    if (copy === undefined) return;
+    for (const call of ['read', 'write', 'zero', 'settle', 'whole'] as const)
+      if (typeof copy?.[call] !== 'function')
+        throw new RepError('EINVAL', `slink type "${type}": its site can copy and has no function "copy.${call}"`);
+    this.copy = this.guardedCopy(copy);
+  }
+
+  private guardedCopy(copy: SiteCopy): SiteCopy {
+    const call = (name: keyof SiteCopy, work: () => number, least = 0, most = 0): number =>
+      this.guard(`copy.${name}`, work, least, most);
+    const guarded: SiteCopy = {
+      read: (nr, offset, length, mem: Mem, at) =>
+        call('read', () => copy.read(nr, offset, length, mem, at), length, length),
+      write: (nr, offset, length, mem, at) => call('write', () => copy.write(nr, offset, length, mem, at)),
+      zero: (nr, offset, length) => call('zero', () => copy.zero(nr, offset, length)),
+      settle: () => call('settle', () => copy.settle()),
+      whole: () => call('whole', () => copy.whole()),
+    };
+    if (typeof copy.nextData === 'function')
+      guarded.nextData = (nr, offset, end) => call('nextData', () => copy.nextData!(nr, offset, end), offset, end);
+    return guarded;
+  }
+
+  get inconsistent(): boolean {
+    return this.site.inconsistent === true;
   }
 
   get batchBytes(): number {
@@ -150,10 +178,22 @@ class GuardedSite implements Site {
   open(how: SiteOpen): SiteOpened {
     this.reason = '';
     this.refused = false;
+    if (how.resync !== undefined && this.copy === undefined) {
+      this.failed(
+        `slink type "${this.type}": its plug-in has no copy, so that a site of it cannot be made equal again once the log ` +
+          'has lost what it lacks; remove the site, and use a plug-in that has it or another type',
+        true,
+      );
+      return { ok: false, refused: true, reason: this.reason };
+    }
     let opened: SiteOpened | undefined;
     const rc = this.guard('open', () => {
       opened = this.site.open(how);
-      return isOpened(opened) ? 0 : -ERRNO.EPROTO;
+      if (!isOpened(opened)) return -ERRNO.EPROTO;
+      // Nobody would be told that it is no prefix of history.
+      if (opened.ok && how.resync !== undefined && !this.inconsistent)
+        throw new Error('began a resync and does not say that it is inconsistent; the plug-in is wrong');
+      return 0;
     });
     if (rc < 0) return { ok: false, refused: false, reason: this.reason };
     if (opened!.ok) return opened!;
@@ -182,15 +222,19 @@ class GuardedSite implements Site {
     }
   }
 
-  private guard(call: string, work: () => number): number {
+  /** `least`, `most`: what it may answer where it did not fail. */
+  private guard(call: string, work: () => number, least = 0, most = 0): number {
     let rc: number;
     try {
       rc = work();
-      if (Number.isInteger(rc) && rc <= 0) {
+      if (Number.isInteger(rc) && (rc < 0 || (rc >= least && rc <= most))) {
         if (rc < 0) this.failed(this.site.reason || `${this.type}: ${call} failed`, this.site.refused === true);
         return rc;
       }
-      this.failed(`${this.type}: ${call} answered ${String(rc)}, which is no errno; the plug-in is wrong`, false);
+      this.failed(
+        `${this.type}: ${call} answered ${String(rc)}, which is neither a result nor an errno; the plug-in is wrong`,
+        false,
+      );
     } catch (error) {
       this.failed(`${this.type}: ${call}: ${text(error)}; it is tried again`, false);
     }

@@ -8,7 +8,6 @@ import { getU64 } from '../base/codec.js';
 import { Mem } from '../base/mem.js';
 import { BLOCK } from '../base/units.js';
 import { R_DEVICE, R_LENGTH, R_OFFSET, R_TYPE, RECORD_HEADER, REC } from '../replog/format.js';
-import type { TouchedRanges } from './marks.js';
 import type { RawDevice } from './raw-stamp.js';
 import { DIGEST, SAMPLES, type Sample } from './stamp-format.js';
 
@@ -49,13 +48,18 @@ export class RawSamples {
       const offset = getU64(dv, at + R_OFFSET);
       drop(sampled.device.samples, offset, offset + getU64(dv, at + R_LENGTH));
       if (type !== REC.WRITE || i % step !== (count - 1) % step) continue;
-      const { recent } = sampled;
-      const block = Math.floor(offset / BLOCK);
-      const known = recent.indexOf(block);
-      if (known >= 0) recent.splice(known, 1);
-      recent.push(block);
-      if (recent.length > SAMPLES) recent.shift();
+      remember(sampled.recent, offset);
     }
+  }
+
+  /** Before something is copied over a range: true where a sample was in there, which is none any more. */
+  noteCopy(nr: number, offset: number, length: number): boolean {
+    const sampled = this.find(nr);
+    if (sampled === undefined) return false;
+    const before = sampled.device.samples.length;
+    drop(sampled.device.samples, offset, offset + length);
+    remember(sampled.recent, offset);
+    return sampled.device.samples.length < before;
   }
 
   /** A device that was written to has no sample left, and could have one. */
@@ -83,15 +87,20 @@ export class RawSamples {
     return 0;
   }
 
-  /** The first sample that the content of `device` contradicts; 0 where none does, or the negative errno. */
-  check(reader: BlockReader, device: RawDevice, touched: TouchedRanges): { block: number } | number {
-    for (const sample of device.samples) {
-      if (touched.touches(device.nr, sample.block)) continue;
-      const digest = this.digest(reader, device, sample.block);
-      if (typeof digest === 'number') return digest;
-      if (digest !== sample.digest) return { block: sample.block };
+  /**
+   * A sample that the content of `device` contradicts; 0 where none does, or the negative errno. `loose`: only where all
+   * of them do.
+   */
+  check(reader: BlockReader, device: RawDevice, loose: boolean): { block: number } | number {
+    let wrong: { block: number } | undefined;
+    for (const { block, digest } of device.samples) {
+      const found = this.digest(reader, device, block);
+      if (typeof found === 'number') return found;
+      if (found === digest && loose) return 0;
+      if (found !== digest) wrong ??= { block };
+      if (wrong !== undefined && !loose) return wrong;
     }
-    return 0;
+    return wrong ?? 0;
   }
 
   private digest(reader: BlockReader, device: RawDevice, block: number): string | number {
@@ -110,6 +119,14 @@ export class RawSamples {
     if (this.last?.device.nr === nr) return this.last;
     return (this.last = this.byNr.get(nr));
   }
+}
+
+function remember(recent: number[], offset: number): void {
+  const block = Math.floor(offset / BLOCK);
+  const known = recent.indexOf(block);
+  if (known >= 0) recent.splice(known, 1);
+  recent.push(block);
+  if (recent.length > SAMPLES) recent.shift();
 }
 
 function drop(samples: Sample[], from: number, to: number): void {

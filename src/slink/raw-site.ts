@@ -12,18 +12,39 @@
  *
  * History begins with zeroes: before anything is sent to a device all of it is looked at, in steps. Nothing is
  * written to a device before it was seen to be blank, or to be the one that the stamp describes.
+ *
+ * With a resync the same holds; only then does the stamp say inconsistent and, where the site is behind it, take the
+ * order's place. What a failed call may have left of records behind that place comes again, in order, as ever: the open
+ * window outlasts `whole` where it is not closed by then. By force a device is neither looked at nor compared.
+ *
+ * Samples are judged all the time, since nothing else tells one disk from another here. They hold behind an open stamp
+ * once those are taken out that records which may have been sent touch: when a call has failed, or, where a process died
+ * in the middle, by the next one as long as the log has these records (*settled*). A copy takes those out before it
+ * overwrites them.
  */
 import type { Clock } from '../base/clock.js';
 import { ERRNO, errnoText } from '../base/errors.js';
 import type { Io } from '../base/io.js';
-import { BLOCK } from '../base/units.js';
-import { decodeDeviceAdd, decodeDeviceResize } from '../replog/device-records.js';
-import { BATCH_HEADER, REC, R_BYTES, R_DEVICE, R_TYPE, payloadSpace } from '../replog/format.js';
+import { decodeDeviceResize } from '../replog/device-records.js';
+import { BATCH_HEADER, REC } from '../replog/format.js';
 import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
 import { BlankCheck } from './blank.js';
-import type { Connections, OpenWindow, Site, SiteOpen, SiteOpened, SiteReader } from './contract.js';
+import {
+  mayTake,
+  type Connections,
+  type OpenWindow,
+  type Site,
+  type SiteCopy,
+  type SiteOpen,
+  type SiteOpened,
+  type SiteReader,
+  type SiteResync,
+} from './contract.js';
+import { Copies } from './copies.js';
 import type { Legs } from './legs.js';
 import { TouchedRanges } from './marks.js';
+import { rawCopies } from './raw-copy.js';
+import { newDevice, takeNews, takeOrder } from './raw-devices.js';
 import { RawSamples } from './raw-samples.js';
 import { RawStampFile, type RawDevice, type RawStamp } from './raw-stamp.js';
 import { RecordSink, type DeviceHook } from './records.js';
@@ -60,8 +81,12 @@ export class RawSite implements Site {
   reason = '';
   refused = false;
   preparing = false;
+  private preparedFor: number | undefined;
   againMs: number | undefined;
   window: OpenWindow | null = null;
+  /** As its stamp said when it was read or written last. */
+  inconsistent = false;
+  readonly copy: SiteCopy;
   /** Records before it may have been sent; beyond the cursor that is the open window. */
   private exposed = 0;
 
@@ -75,6 +100,12 @@ export class RawSite implements Site {
   /** Devices that the batch removes. */
   private readonly removed: number[] = [];
   private stamp: RawStamp | undefined;
+  /** The stamp is to be made, over whatever stands there. */
+  private makeFile = false;
+  /** The log has told which samples still hold, or all do. */
+  private judges = false;
+  /** Devices that leave when the resync begins. */
+  private leaving: ReadonlySet<number> = new Set();
   private samples: RawSamples | undefined;
   private sampledAt = 0;
   private blank: BlankCheck | undefined;
@@ -90,7 +121,28 @@ export class RawSite implements Site {
     const { legs } = options;
     this.legs = legs;
     if (legs.readers !== undefined)
-      this.readers = () => (this.ready ? legs.readers!() : `${this.file.path}: is not open`);
+      this.readers = () => {
+        if (this.inconsistent) return `${this.file.path}: is inconsistent until its resync is done`;
+        return this.ready ? legs.readers!() : `${this.file.path}: is not open`;
+      };
+    const isOpen = (): boolean => this.ready;
+    const isInconsistent = (): boolean => this.inconsistent;
+    const host = {
+      get isOpen() {
+        return isOpen();
+      },
+      get inconsistent() {
+        return isInconsistent();
+      },
+      cannot: (rc: number, sentence: string): number => this.failed(rc, `${this.file.path}: site ${sentence}`, ''),
+      legsFailed: (rc: number): number => this.legsFailed(rc),
+      sizeOf: (nr: number): number | undefined => this.stamp!.devices.find((device) => device.nr === nr)?.size,
+      change: (nr: number, offset: number, length: number): number =>
+        this.samples!.noteCopy(nr, offset, length) ? this.writeStamp() : 0,
+      settle: (): number => this.settleCopies(true),
+      whole: (): number => this.settleCopies(false),
+    };
+    this.copy = new Copies(rawCopies(host, legs));
     this.file = new RawStampFile(io, options.stamp);
     this.sink = new RecordSink(options.legs, this.deviceRecord);
   }
@@ -100,14 +152,17 @@ export class RawSite implements Site {
   }
 
   get unflushed(): boolean {
-    return this.ready && this.stamp?.open === true;
+    return this.ready && this.stamp?.open === true && !this.stamp.inconsistent;
   }
 
   open(how: SiteOpen): SiteOpened {
     this.reason = '';
     this.refused = false;
     this.againMs = undefined;
-    if (!this.preparing) this.close();
+    // What was prepared was for another place.
+    const place = how.resync?.at.seq;
+    if (!this.preparing || place !== this.preparedFor) this.close();
+    this.preparedFor = place;
     this.preparing = false;
     try {
       this.openAll(how);
@@ -132,8 +187,9 @@ export class RawSite implements Site {
     if (!this.ready) return this.failed(-ERRNO.ENOTCONN, `${this.file.path}: is not open`);
     const ready = this.prepare(batch);
     if (ready < 0) return ready;
-    if (!stamp.open) {
+    if (!stamp.open || stamp.settled) {
       stamp.open = true;
+      stamp.settled = false;
       const rc = this.writeStamp();
       if (rc < 0) return rc;
     }
@@ -147,7 +203,7 @@ export class RawSite implements Site {
     if (rc >= 0) rc = this.legs.settle?.() ?? 0;
     if (rc >= 0) rc = this.legs.sync();
     if (rc >= 0 && (this.samples!.bare || this.clock.monoMs() - this.sampledAt >= SAMPLE_MS)) rc = this.sample();
-    if (rc < 0) return this.legsFailed(rc);
+    if (rc < 0) return this.batchFailed(rc);
     for (const nr of this.removed) {
       this.legs.forget(nr);
       stamp.devices = stamp.devices.filter((device) => device.nr !== nr);
@@ -163,7 +219,7 @@ export class RawSite implements Site {
   flush(): number {
     const { stamp } = this;
     if (stamp === undefined || !this.ready) return this.failed(-ERRNO.ENOTCONN, `${this.file.path}: is not open`);
-    if (!stamp.open || this.window !== null) return 0;
+    if (!stamp.open || stamp.inconsistent || this.window !== null) return 0;
     const rc = this.probe();
     if (rc < 0) return rc;
     const sampled = this.sample();
@@ -199,18 +255,48 @@ export class RawSite implements Site {
   // --- opening ---------------------------------------------------------------------------------------------
 
   private openAll(how: SiteOpen): void {
+    const { resync } = how;
     if (this.blank === undefined) {
       this.openStamp(how);
       this.openLegs();
-      this.blank = new BlankCheck(this.legs, this.stamp!.devices);
+      this.blank = new BlankCheck(this.legs, mayTake(resync) ? [] : this.staying);
     }
-    this.lookForBlank();
-    this.samples = new RawSamples(this.stamp!.devices);
+    this.lookForBlank(resync);
+    this.samples = new RawSamples(this.staying);
     this.sampledAt = 0;
     this.checkSamples(how);
+    if (resync !== undefined) this.becomeInconsistent(resync);
     this.ready = true;
     this.sure = true;
     this.moveWindow();
+  }
+
+  /** Without those that a resync is about to let go. */
+  private get staying(): RawDevice[] {
+    return this.stamp!.devices.filter((device) => !this.leaving.has(device.nr));
+  }
+
+  private goesOn({ at, anew }: SiteResync): boolean {
+    return !anew && this.stamp!.cursor.seq >= at.seq;
+  }
+
+  /** Nothing was written to a device so far. From here on the stamp says what the site is. */
+  private becomeInconsistent(resync: SiteResync): void {
+    const stamp = this.stamp!;
+    const goesOn = this.goesOn(resync);
+    if (goesOn && stamp.inconsistent) return;
+    if (!goesOn) {
+      stamp.cursor = { ...resync.at };
+      stamp.devices = this.staying;
+      for (const nr of this.leaving) this.legs.forget(nr);
+      stamp.usedBelow = resync.nextDevice;
+      this.legs.usedBelow = stamp.usedBelow;
+    }
+    for (const device of stamp.devices) device.making = false;
+    stamp.inconsistent = true;
+    stamp.open = true;
+    stamp.settled = false;
+    this.must(this.writeStamp());
   }
 
   private moveWindow(): void {
@@ -222,39 +308,75 @@ export class RawSite implements Site {
     const { file } = this;
     const { identity } = how;
     const read = file.load();
+    this.leaving = new Set();
+    this.makeFile = false;
     if (typeof read === 'number')
       throw new Refusal(false, `${file.path}: cannot be read: ${errnoText(read)}; check the disk of the state folder`);
     if (read === 'version') throw new Refusal(true, `${file.path}: was written by a newer reptool; use that one`);
-    if (typeof read === 'object' && !this.isStale(read, how)) {
-      if (read.logId !== identity.logId || read.nr !== identity.nr)
+    const { resync } = how;
+    const taken = mayTake(resync);
+    const foreign = (stamp: RawStamp): boolean => stamp.logId !== identity.logId || stamp.nr !== identity.nr;
+    if (typeof read === 'object' && !this.isStale(read, how) && !(taken && foreign(read))) {
+      if (foreign(read))
         throw new Refusal(
           true,
           `${file.path}: is the stamp of site ${read.nr} of group "${read.group}" (log ${read.logId}); put the right one back`,
         );
       this.stamp = read;
+      this.inconsistent = read.inconsistent;
+      if (read.inconsistent && resync === undefined)
+        throw new Refusal(
+          true,
+          `${file.path}: says that site ${read.nr} is inconsistent, as a resync of it was not completed; resync the site`,
+        );
       // Until the log has told how much it can be.
       if (read.open && !this.sure)
         this.window = { from: read.cursor.seq, to: read.cursor.seq + SHIP_RECORDS, bytes: 0 };
+      this.settleSamples(how);
+      if (resync !== undefined && !this.goesOn(resync)) this.leaving = takeOrder(read.devices, resync);
       return;
     }
-    if (how.create === undefined)
+    const place = how.create ?? (taken ? resync!.at : undefined);
+    if (place === undefined)
       throw new Refusal(
         true,
         `${file.path}: ${read === 'damaged' ? 'is damaged' : 'is missing'}, so what site ${identity.nr} holds is not known; ` +
           'put the file back, or add the site anew with blank devices',
       );
+    const made = resync !== undefined;
     this.stamp = {
-      serial: 0,
-      logId: identity.logId,
-      group: identity.group,
-      nr: identity.nr,
-      cursor: { ...how.create },
-      open: false,
+      ...{ serial: 0, logId: identity.logId, group: identity.group, nr: identity.nr },
+      cursor: { ...(resync?.at ?? place) },
+      ...{ open: made, inconsistent: made, settled: false, usedBelow: resync?.nextDevice ?? 0 },
       writtenUs: this.clock.wallUs(),
-      devices: how.devices.map((device) => newDevice(device.nr, device.name, device.size)),
+      devices: (resync?.devices ?? how.devices).map(newDevice),
     };
-    const rc = file.create();
-    if (rc < 0) throw new Refusal(false, `${file.path}: cannot be made: ${errnoText(rc)}; make room for it`);
+    this.inconsistent = made;
+    this.judges = true;
+    this.makeFile = true;
+  }
+
+  /**
+   * Takes out the samples that records touch which may have been sent, as long as the log has these: also for one who
+   * opens the site when it has them no more.
+   */
+  private settleSamples(how: SiteOpen): void {
+    const stamp = this.stamp!;
+    this.judges = !stamp.open || stamp.settled;
+    if (!stamp.open || how.sentBehind === undefined || (this.judges && this.sure)) return;
+    const touched = new TouchedRanges();
+    let to = stamp.cursor.seq;
+    const known = how.sentBehind(stamp.cursor, (mem, headers, count) => {
+      touched.addRecords(mem, headers, count);
+      to += count;
+    });
+    if (!this.sure) this.exposed = Math.max(this.exposed, to);
+    if (!known || this.judges) return;
+    for (const device of stamp.devices)
+      device.samples = device.samples.filter(({ block }) => !touched.touches(device.nr, block));
+    this.judges = true;
+    stamp.settled = true;
+    this.must(this.writeStamp());
   }
 
   /** A stamp that is left of a site of the same number which was removed, or which never began. */
@@ -270,9 +392,14 @@ export class RawSite implements Site {
 
   private openLegs(): void {
     const stamp = this.stamp!;
-    const opened = this.legs.open(stamp.devices, stamp.open && !this.sure);
+    const { file } = this;
+    this.legs.usedBelow = stamp.usedBelow;
+    const opened = this.legs.open(this.staying, stamp.open && !this.sure && !this.makeFile);
     if (!opened.ok) throw new Refusal(opened.refused, opened.reason, opened.againMs);
-    for (const device of stamp.devices) {
+    const rc = this.makeFile ? file.create() : 0;
+    if (rc < 0) throw new Refusal(false, `${file.path}: cannot be made: ${errnoText(rc)}; make room for it`);
+    this.makeFile = false;
+    for (const device of this.staying) {
       const target = this.legs.target(device.name);
       // Looked at in part, and perhaps another one by now.
       if (device.making && device.samples.length === 0 && device.target !== target) device.blank = 0;
@@ -282,8 +409,9 @@ export class RawSite implements Site {
   }
 
   /** Looks at what was never written to, a step per call. */
-  private lookForBlank(): void {
+  private lookForBlank(resync: SiteResync | undefined): void {
     const blank = this.blank!;
+    if (mayTake(resync)) return;
     const rc = blank.step(this.clock);
     if (rc < 0) throw new Refusal(false, this.legs.reason, this.legs.againMs);
     if (blank.found !== undefined) {
@@ -302,33 +430,42 @@ export class RawSite implements Site {
   }
 
   /** Before anything is written: are these the devices that the stamp describes? */
-  private checkSamples(how: SiteOpen): void {
+  private checkSamples({ sentBehind, resync }: SiteOpen): void {
     const stamp = this.stamp!;
-    const touched = new TouchedRanges();
-    if (stamp.open && how.sentBehind !== undefined) {
-      let to = stamp.cursor.seq;
-      const known = how.sentBehind(stamp.cursor, (mem, headers, count) => {
-        touched.addRecords(mem, headers, count);
-        to += count;
-      });
-      if (!this.sure) this.exposed = Math.max(this.exposed, to);
-      if (!known)
-        throw new Refusal(
-          true,
-          `${this.file.path}: the log has no record ${stamp.cursor.seq} that continues this site; resync it`,
-        );
-    }
-    for (const device of stamp.devices) {
-      const verdict = this.samples!.check(this.legs, device, touched);
+    const blind = !this.judges && sentBehind !== undefined;
+    if (blind && resync === undefined)
+      throw new Refusal(
+        true,
+        `${this.file.path}: the log has no record ${stamp.cursor.seq} that continues this site; resync it`,
+      );
+    for (const device of this.staying) {
+      // Nobody knows which of them were written over: one that holds is enough.
+      const verdict = this.samples!.check(this.legs, device, blind);
       if (typeof verdict === 'number') {
         if (verdict < 0) throw new Refusal(false, this.legs.reason, this.legs.againMs);
-      } else
+      } else if (mayTake(resync)) device.samples = [];
+      else
         throw new Refusal(
           true,
           `${device.target}: is not as this site left it: block ${verdict.block} (4 KiB) differs, so it was exchanged, ` +
             'rolled back or written to; put the right one back',
         );
     }
+  }
+
+  // --- copies ----------------------------------------------------------------------------------------------
+
+  private settleCopies(inconsistent: boolean): number {
+    const stamp = this.stamp!;
+    let rc = this.legs.sync();
+    if (rc >= 0) rc = this.sample();
+    if (rc < 0) return this.legsFailed(rc);
+    const before = { open: stamp.open, inconsistent: stamp.inconsistent };
+    // What a failed call may have left is not over before it was sent again.
+    Object.assign(stamp, { inconsistent, open: inconsistent || this.window !== null });
+    rc = this.writeStamp();
+    if (rc < 0) Object.assign(stamp, before);
+    return rc;
   }
 
   // --- odds and ends ---------------------------------------------------------------------------------------
@@ -348,6 +485,7 @@ export class RawSite implements Site {
     const stamp = this.stamp!;
     stamp.writtenUs = this.clock.wallUs();
     const rc = this.file.write(stamp);
+    if (rc >= 0) this.inconsistent = stamp.inconsistent;
     return rc < 0 ? this.failed(rc, `${this.file.path}: writing a stamp failed: ${errnoText(rc)}`) : 0;
   }
 
@@ -360,37 +498,9 @@ export class RawSite implements Site {
    * noted in the stamp, and the site opened again. 0, or a negative errno with its sentence.
    */
   private prepare(batch: ShipBatch): number {
-    const stamp = this.stamp!;
-    const { dv, u8 } = batch.mem;
-    const news: string[] = [];
-    const come = new Set<number>();
-    let payload = batch.payloadAt;
-    let last = -1;
-    for (let i = 0; i < batch.records; i++) {
-      const at = batch.recordAt(i);
-      const bytes = dv.getUint32(at + R_BYTES, true);
-      const nr = dv.getUint32(at + R_DEVICE, true);
-      const type = dv.getUint8(at + R_TYPE);
-      const text = u8.subarray(payload, payload + bytes);
-      payload += payloadSpace(bytes);
-      if (type === REC.DEVICE_ADD) {
-        const added = decodeDeviceAdd(text);
-        if (added === undefined || stamp.devices.some((d) => d.nr === nr) || this.legs.knows(nr)) continue;
-        stamp.devices.push(newDevice(nr, added.name, added.size));
-        come.add(nr);
-        news.push(added.name);
-      } else if (type === REC.DEVICE_RESIZE) {
-        const size = decodeDeviceResize(text);
-        const device = stamp.devices.find((d) => d.nr === nr);
-        if (device === undefined || size === undefined || size <= device.size) continue;
-        if (!device.making) Object.assign(device, { making: true, blank: device.size, samples: inside(device) });
-        device.size = size;
-        news.push(device.name);
-      } else if (type === REC.WRITE || type === REC.DISCARD || type === REC.ZEROES) {
-        if (nr === last || this.legs.knows(nr) || come.has(nr)) last = nr;
-        else return this.failed(-ERRNO.ENODEV, `the log has writes to device ${nr}, and no record of its coming`);
-      }
-    }
+    const news = takeNews(batch, this.stamp!.devices, (nr) => this.legs.knows(nr));
+    if (typeof news === 'number')
+      return this.failed(-ERRNO.ENODEV, `the log has writes to device ${news}, and no record of its coming`);
     if (news.length === 0) return 0;
     const rc = this.writeStamp();
     if (rc < 0) return rc;
@@ -409,11 +519,19 @@ export class RawSite implements Site {
     return this.legs.zeroes(nr, size, device.size - size);
   };
 
-  private failed(rc: number, what: string): number {
-    this.reason = `${what}; it is tried again`;
+  private failed(rc: number, what: string, next = '; it is tried again'): number {
+    this.reason = `${what}${next}`;
     this.refused = false;
     this.againMs = undefined;
     return rc;
+  }
+
+  /** Its samples that still hold are known now, and only now. */
+  private batchFailed(rc: number): number {
+    const stamp = this.stamp!;
+    stamp.settled = true;
+    if (this.file.write(stamp) < 0) stamp.settled = false;
+    return this.legsFailed(rc);
   }
 
   private legsFailed(rc: number): number {
@@ -422,13 +540,4 @@ export class RawSite implements Site {
     this.againMs = this.legs.againMs;
     return rc;
   }
-}
-
-/** Samples whose block lies wholly within the device: the last one reads differently once it has grown. */
-function inside(device: RawDevice): RawDevice['samples'] {
-  return device.samples.filter((s) => (s.block + 1) * BLOCK <= device.size);
-}
-
-function newDevice(nr: number, name: string, size: number): RawDevice {
-  return { nr, name, size, target: '', making: true, blank: 0, samples: [] };
 }

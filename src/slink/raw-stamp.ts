@@ -1,6 +1,6 @@
 /**
  * The stamp of a site without a journal (raw devices, NBD): a small file beside the group's configuration,
- * `site<NR>.stamp`, version 1. Little-endian; see reptool-site(5).
+ * `site<NR>.stamp`, version 2. Little-endian; see reptool-site(5).
  *
  *   byte 0       slot A     written in turn; the valid one with the larger serial counts
  *   byte 2 MiB   slot B     of each only the bytes in use are written, a multiple of 4096
@@ -9,6 +9,14 @@
  * had these digests then. Where it is *open*, records behind the cursor may have been written as well, in part
  * and in any order; the log tells which. Order: site flushed → stamp durable → cursor reported. And before the
  * first write behind a stamp that is not open: an open one, durable.
+ *
+ * An *inconsistent* stamp, which is always open, says something else of the cursor: what is before it is on the devices,
+ * or is going to be copied onto them, and they may hold newer data in parts. It is durable before the first byte is
+ * copied, and the next one without the flag is durable behind the last flush of what was copied. Samples hold then, too:
+ * one that a copy is going to overwrite is taken out of the stamp first. Where samples are *settled*, none was touched by
+ * what may have been sent, though the stamp is open: so they can be judged also when the log has those records no more.
+ *
+ * version: 2 where the stamp is inconsistent, which an older reptool must not take for a site in order; else 1.
  *
  * header (256 bytes)                                device entry (224 bytes, then name and target)
  *    0 16  magic "reptool rawsite"                     0  4  device number
@@ -24,8 +32,8 @@
  *   72  8  cursor: next seq                                  a multiple of 32
  *   80  8  cursor: chain
  *   88  8  cursor: time of the last record before it
- *   96  4  flags: 1 = open
- *  100  4  zero
+ *   96  4  flags: 1 = open, 2 = inconsistent, 4 = samples settled
+ *  100  4  devices with a smaller number that are not listed have left
  *  104  8  written at, microseconds since 1970      digest: the first 16 bytes of the SHA-256 of the 4 KiB
  *  112 64  group name                               block (the last one of a device may be shorter)
  *  176 80  zero
@@ -51,10 +59,14 @@ import {
   type StampHead,
 } from './stamp-format.js';
 
-export const RAW_STAMP_VERSION = 1;
+export const RAW_STAMP_VERSION = 2;
+/** Of stamps that are in order. */
+const PLAIN_VERSION = 1;
 export const RAW_STAMP_MAGIC = 'reptool rawsite';
 export const RAW_SLOT = 2 * MIB;
 const F_OPEN = 1;
+const F_INCONSISTENT = 2;
+const F_SETTLED = 4;
 const D_MAKING = 1;
 
 export interface RawDevice {
@@ -73,6 +85,12 @@ export interface RawDevice {
 export interface RawStamp extends StampHead {
   cursor: SiteCursor;
   open: boolean;
+  /** The devices are no prefix of history, not even after replay: they are being made equal by copying. */
+  inconsistent: boolean;
+  /** No sample was touched by what may have been sent, though the stamp is open. */
+  settled: boolean;
+  /** Records of devices with a smaller number that are not listed are passed over: those have left the group. */
+  usedBelow: number;
   devices: RawDevice[];
 }
 
@@ -91,8 +109,11 @@ export function rawStampBytes(stamp: RawStamp): number {
 export function encodeRawStamp(u8: Buffer, stamp: RawStamp): number {
   const bytes = rawStampBytes(stamp);
   if (bytes > RAW_SLOT) throw new RangeError(`a stamp of ${stamp.devices.length} devices is too large`);
-  const dv = putStampHead(u8, bytes, RAW_STAMP_MAGIC, RAW_STAMP_VERSION, stamp, stamp.cursor);
-  dv.setUint32(96, stamp.open ? F_OPEN : 0, true);
+  const version = stamp.inconsistent ? RAW_STAMP_VERSION : PLAIN_VERSION;
+  const dv = putStampHead(u8, bytes, RAW_STAMP_MAGIC, version, stamp, stamp.cursor);
+  const { open, inconsistent, settled } = stamp;
+  dv.setUint32(96, (open ? F_OPEN : 0) | (inconsistent ? F_INCONSISTENT : 0) | (settled ? F_SETTLED : 0), true);
+  dv.setUint32(100, stamp.usedBelow, true);
   let at = STAMP_HEADER;
   for (const device of stamp.devices) {
     encodeDevice(u8, dv, at, device);
@@ -123,7 +144,7 @@ export function decodeRawStamp(raw: Buffer): RawStampRead {
   const opened = openStamp(raw, RAW_STAMP_MAGIC, RAW_SLOT);
   if (typeof opened === 'string') return { ok: false, reason: opened };
   const { u8, dv, head, cursor } = opened;
-  if (opened.version !== RAW_STAMP_VERSION) return { ok: false, reason: 'version' };
+  if (opened.version < PLAIN_VERSION || opened.version > RAW_STAMP_VERSION) return { ok: false, reason: 'version' };
   const devices: RawDevice[] = [];
   let at = STAMP_HEADER;
   for (let n = opened.devices; n > 0; n--) {
@@ -131,7 +152,14 @@ export function decodeRawStamp(raw: Buffer): RawStampRead {
     devices.push(device);
     at += entryBytes(device);
   }
-  return { ok: true, value: { ...head, cursor, open: (dv.getUint32(96, true) & F_OPEN) !== 0, devices } };
+  const flags = dv.getUint32(96, true);
+  const inconsistent = (flags & F_INCONSISTENT) !== 0;
+  const settled = (flags & F_SETTLED) !== 0;
+  const usedBelow = dv.getUint32(100, true);
+  return {
+    ok: true,
+    value: { ...head, cursor, open: (flags & F_OPEN) !== 0, inconsistent, settled, usedBelow, devices },
+  };
 }
 
 function decodeDevice(u8: Buffer, dv: DataView, at: number): RawDevice {

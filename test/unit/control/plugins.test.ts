@@ -166,6 +166,54 @@ describe('plugins', () => {
     assert.deepEqual([site.refused, site.reason], [true, 'not mine']);
   });
 
+  const CURSOR = { pos: 0, seq: 1, chainLo: 0, chainHi: 0, time: 0, reign: 0 };
+  const RESYNC = { resync: { at: CURSOR, devices: [], nextDevice: 1, anew: false, force: false } } as never;
+  const copy = { read: () => 512, write: () => 0, zero: () => 0, settle: () => 0, whole: () => 0 };
+  const open = (): never => ({ ok: true, cursor: CURSOR }) as never;
+
+  it('! a site that cannot copy is refused where it is to be resynced, and may be served otherwise', () => {
+    const site = made({ open });
+    const opened = site.open(RESYNC);
+    assert.ok(!opened.ok && opened.refused);
+    assert.match(opened.reason, /"x": its plug-in has no copy, .*; remove the site, and use/);
+    assert.equal(site.copy, undefined);
+    assert.equal(site.open({} as never).ok, true);
+  });
+
+  it('! a site that takes a resync and does not say that it is inconsistent has failed', () => {
+    const site = made({ open, copy });
+    assert.match((site.open(RESYNC) as { reason: string }).reason, /does not say that it is inconsistent/);
+    assert.equal(made({ open, copy, inconsistent: true }).open(RESYNC).ok, true);
+  });
+
+  it('! copies that throw, or answer nonsense, have failed with a sentence; others come through', () => {
+    const { u8 } = new ShipBatch().mem;
+    const mem = { u8 } as never;
+    let nextData: unknown = 512;
+    const good = made({ open, copy: { ...copy, nextData: () => nextData as number } }).copy!;
+    assert.deepEqual(
+      [good.read(0, 0, 512, mem, 0), good.write(0, 0, 512, mem, 0), good.zero(0, 0, 512), good.settle(), good.whole()],
+      [512, 0, 0, 0, 0],
+    );
+    assert.equal(good.nextData!(0, 512, 1024), 512);
+    for (nextData of [0, 2048, 600.5, undefined]) assert.equal(good.nextData!(0, 512, 1024), -ERRNO.EIO);
+    const boom = (): never => {
+      throw new Error('boom');
+    };
+    const bad = made({ open, copy: { read: () => 100, write: boom, zero: () => -28, settle: () => 1, whole: boom } });
+    assert.equal(bad.copy!.nextData, undefined);
+    assert.equal(bad.copy!.read(0, 0, 512, mem, 0), -ERRNO.EIO);
+    assert.match(bad.reason, /copy\.read answered 100, which is neither/);
+    assert.equal(bad.copy!.write(0, 0, 512, mem, 0), -ERRNO.EIO);
+    assert.equal(bad.reason, 'x: copy.write: boom; it is tried again');
+    assert.equal(bad.copy!.zero(0, 0, 512), -28);
+    assert.deepEqual([bad.copy!.settle(), bad.copy!.whole()], [-ERRNO.EIO, -ERRNO.EIO]);
+    assert.throws(() => made({ copy: { ...copy, settle: undefined } as never }), {
+      errno: 'EINVAL',
+      message: /no function "copy\.settle"/,
+    });
+  });
+
   it('a type whose site lacks a function is refused', () => {
     assert.throws(() => made({ write: undefined } as never), {
       errno: 'EINVAL',

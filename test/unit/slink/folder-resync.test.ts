@@ -128,10 +128,11 @@ describe('FolderSite with a resync', () => {
     assert.ok(said > 0);
     const changes = order.findIndex((call) => call === 'SITE:CREATE');
     assert.ok(changes > said, order.join(' '));
-    copying.copy(site, 0);
+    copying.copy(site, 2);
     order = [];
     assert.equal(site.copy.whole(), 0, site.reason);
     const stamped = order.indexOf('SITE:STAMP');
+    assert.ok(order.includes('SITE:SYNC'));
     assert.ok(stamped > order.lastIndexOf('SITE:SYNC') && stamped > order.lastIndexOf('SITE:XATTR'), order.join(' '));
   });
 

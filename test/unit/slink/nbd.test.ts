@@ -16,6 +16,7 @@ import { BATCH_HEADER } from '../../../src/replog/format.js';
 import type { SiteOpen } from '../../../src/slink/contract.js';
 import { realIo } from '../../../src/base/io.js';
 import { TestClock, cleanUp, scratch } from '../replog/rig.js';
+import { Copying } from './copying.js';
 import { DISK, DISK1, History, how as plainHow } from './support.js';
 
 const FLAGS = w.TX.HAS_FLAGS | w.TX.SEND_FLUSH | w.TX.SEND_FUA | w.TX.SEND_WRITE_ZEROES;
@@ -148,6 +149,122 @@ describe('nbd site', () => {
       const again = site();
       assert.ok(again.open(how(false)).ok, again.reason);
     });
+
+  for (const { name, flags, maximum } of variants)
+    it(`! is made equal by copying beside records, whatever the order a server works in: ${name}`, () => {
+      port.flags = flags;
+      port.maximum = maximum ?? port.maximum;
+      const s = site();
+      assert.ok(s.open(how()).ok, s.reason);
+      assert.equal(
+        s.write(
+          history
+            .begin()
+            .fill(0, 16 * KIB)
+            .fill(0, 4 * KIB, 1)
+            .end(),
+        ),
+        0,
+      );
+      s.close();
+      history
+        .begin()
+        .fill(8 * KIB, 16 * KIB)
+        .zeroes(0, 4 * KIB)
+        .fill(512, 512, 1)
+        .end();
+      const copying = new Copying(history);
+      copying.opened(s);
+      assert.equal(s.readers, undefined);
+      copying.copy(s, 0, 0, 3);
+      // Over what was just copied.
+      assert.equal(
+        s.write(
+          history
+            .begin()
+            .fill(4 * KIB, 8 * KIB)
+            .zeroes(8 * KIB, 512)
+            .end(),
+        ),
+        0,
+        s.reason,
+      );
+      copying.copy(s, 0);
+      copying.copy(s, 1);
+      copying.settle(s);
+      assert.equal(history.seqOf(images()), history.cursor.seq, 'durable there');
+      copying.finish(s);
+      s.close();
+      assert.deepEqual(site().open(how(false)), { ok: true, cursor: history.cursor });
+    });
+
+  it('! a copy is done with its memory when it returns', () => {
+    const s = site();
+    const copying = new Copying(history);
+    copying.anew = true;
+    assert.ok(s.open({ ...how(), resync: copying.resync }).ok, s.reason);
+    const mem = Mem.anon(8 * KIB);
+    mem.u8.fill(1);
+    assert.equal(s.copy.write(0, 0, 8 * KIB, mem, 0), 0);
+    mem.u8.fill(2);
+    assert.equal(s.copy.settle(), 0);
+    assert.ok(
+      port.durable
+        .get('disk0')!
+        .subarray(0, 8 * KIB)
+        .every((byte) => byte === 1),
+    );
+    mem.unmap();
+  });
+
+  it('! fails at any request of a resync and is equal after what was not settled was copied again', () => {
+    for (let at = 1; ; at++) {
+      dir = scratch();
+      port = new FakePort();
+      history = new History([DISK, DISK1]);
+      for (const { name, size } of [DISK, DISK1]) port.disks.set(name, Buffer.alloc(size));
+      const s = site();
+      assert.ok(s.open(how()).ok);
+      assert.equal(
+        s.write(
+          history
+            .begin()
+            .fill(0, 8 * KIB)
+            .fill(0, 4 * KIB, 1)
+            .end(),
+        ),
+        0,
+      );
+      assert.equal(s.flush(), 0);
+      s.close();
+      history
+        .begin()
+        .fill(4 * KIB, 16 * KIB)
+        .fill(512, 512, 1)
+        .end();
+      const copying = new Copying(history);
+      copying.opened(s);
+      port.failAt = { run: port.runs + at, op: at % 3 };
+      let failed = false;
+      try {
+        copying.copy(s, 0);
+        copying.settle(s);
+        copying.copy(s, 1);
+        copying.finish(s);
+      } catch {
+        failed = true;
+        assert.equal(s.reason, 'the connection failed');
+      }
+      if (!failed && port.runs < port.failAt.run) break;
+      port.failAt = undefined;
+      s.close();
+      copying.opened(s);
+      copying.finish(s);
+      s.close();
+      assert.deepEqual(site().open(how(false)), { ok: true, cursor: history.cursor });
+      assert.equal(history.seqOf(images()), history.cursor.seq);
+    }
+  });
 
   it('! fails at any request and is history again after the records were sent once more', () => {
     for (let op = 0; ; op++) {

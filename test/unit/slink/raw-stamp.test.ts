@@ -14,6 +14,9 @@ const STAMP: RawStamp = {
   nr: 3,
   cursor: { pos: 8192, seq: 40, chainLo: 1, chainHi: 0xffffffff, time: 1_700_000_000_000_000, reign: 2 },
   open: true,
+  inconsistent: false,
+  settled: false,
+  usedBelow: 0,
   writtenUs: 1_700_000_000_000_001,
   devices: [
     {
@@ -63,6 +66,19 @@ describe('raw stamp', () => {
     assert.equal(raw.toString('utf8', 256 + 224, 256 + 224 + 9), 'dätabase');
     assert.equal(raw.toString('utf8', 256 + 233, 256 + 233 + 17), '/dev/disk/by-id/x');
     assert.equal(raw.readUInt32LE(256 + 256), 6);
+  });
+
+  it('! a stamp that is inconsistent is of version 2, so that an older reptool refuses it; the rest is in any', () => {
+    const raw = Buffer.alloc(RAW_SLOT);
+    for (const [change, version, flags] of [
+      [{ inconsistent: true, usedBelow: 9 }, 2, 3],
+      [{ settled: true, usedBelow: 9 }, 1, 5],
+    ] as const) {
+      const stamp = { ...STAMP, ...change };
+      const bytes = encodeRawStamp(raw, stamp);
+      assert.deepEqual([raw.readUInt32LE(20), raw.readUInt32LE(96), raw.readUInt32LE(100)], [version, flags, 9]);
+      assert.deepEqual(decodeRawStamp(raw.subarray(0, bytes)), { ok: true, value: stamp });
+    }
   });
 
   const bad: { name: string; at: number; reason: string }[] = [
@@ -125,7 +141,7 @@ describe('raw stamp', () => {
     f.close();
     const raw = Buffer.alloc(4096);
     encodeRawStamp(raw, STAMP);
-    raw.writeUInt32LE(2, 20);
+    raw.writeUInt32LE(3, 20);
     raw.writeUInt32LE(0, 16);
     raw.writeUInt32LE(crc32(raw), 16);
     put(join(dir, 'site3.stamp'), RAW_SLOT, raw);
