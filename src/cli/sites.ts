@@ -4,6 +4,7 @@ import { RepError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
 import { sendMessage } from '../control/client.js';
 import { DEFAULT_GROUP, loadConfig, saveConfig, type SiteConfig } from '../control/config.js';
+import { withSites } from '../control/dirty-logs.js';
 import { daemonRuns, readRun } from '../control/keeper-client.js';
 import { lockGroup, unlockGroup } from '../control/lock.js';
 import { policyWords } from '../control/policy-words.js';
@@ -167,7 +168,7 @@ function offline(
     const { sites, reply } = change(config.sites);
     const { config: file } = groupFiles(dir);
     for (const changed of sites.filter((s) => !config.sites.includes(s))) checkType(changed, file);
-    saveConfig(dir, { ...config, sites });
+    saveConfig(dir, withSites(config, sites));
     return { text: reply, site, reply, mountpoint: null };
   } finally {
     unlockGroup(lock);

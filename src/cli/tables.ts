@@ -17,9 +17,11 @@ import { RepError, ioError } from '../base/errors.js';
 import { realIo } from '../base/io.js';
 import { formatSize } from '../base/units.js';
 import type { DeviceConfig, GroupConfig } from '../control/config.js';
+import { checkDirtyLogDevices } from '../control/dirty-logs.js';
 import { lockHolder } from '../control/lock.js';
 import { checkLogDevices, checkSameGroup, tableConfig } from '../control/table-group.js';
 import { parseTable, tableName, type TableGroup } from '../control/table-parse.js';
+import { dirtyLogName, dirtyLogPlaces } from '../control/taken.js';
 import { listMounts } from '../fuse/mount.js';
 import type { Registry } from '../registry/registry.js';
 import { traceDevices } from '../replog/device-trace.js';
@@ -122,9 +124,20 @@ export async function planTable(
     if (fault !== '') throw new RepError('EINVAL', `${source}: slink ${site.nr}: ${fault}`);
   }
   if (mode !== 'open') checkRoom(path, size!, source);
-  for (const device of config.devices) {
-    checkLocal(device, source);
-    checkDirtyLogs(device, source);
+  for (const device of config.devices) checkLocal(device, source);
+  for (const { path: file, ...place } of dirtyLogPlaces(config)) {
+    const tree = listMounts().find(({ mountpoint }) => file.startsWith(`${mountpoint}/`));
+    if (tree === undefined) continue;
+    throw new RepError(
+      'EPERM',
+      `${source}: ${file}, ${dirtyLogName(place)}: lies in the tree of group ${tree.group}; name one outside of it`,
+    );
+  }
+  try {
+    checkDirtyLogDevices(config, types, realIo, !logIsThere);
+  } catch (error) {
+    if (!(error instanceof RepError)) throw error;
+    throw new RepError(error.errno, `${source}: ${error.message}`, { cause: error });
   }
   if (!logIsThere && config.sites.length > 0)
     for (const device of config.devices) await checkBlank(device, source, stop);
@@ -176,13 +189,6 @@ function checkLocal({ name, local, size }: DeviceConfig, source: string): void {
       'EINVAL',
       `${what} has ${info.size / 512} sectors instead of ${size / 512}; correct the length or the file`,
     );
-}
-
-function checkDirtyLogs({ name, dirtyLogs }: DeviceConfig, source: string): void {
-  for (const [nr, [type, device]] of Object.entries(dirtyLogs)) {
-    if (type !== 'disk' || device === undefined || fs.existsSync(device)) continue;
-    throw new RepError('ENXIO', `${source}: ${device}: the dirty log of ${name} at slink ${nr} is not there; make it`);
-  }
 }
 
 const PIECE = 1024 * 1024;

@@ -42,7 +42,10 @@ export interface DeviceConfig {
   size: number;
   /** Path of slink 0's image or block device. */
   local: string;
-  /** Dirty-log words of a table line, by slink number: `["disk", "/dev/dlog1", "8192", "sync"]`; nolog where absent. */
+  /**
+   * Dirty-log words of a table line, by slink number: `["disk", "/dev/dlog1", "8192", "sync"]`, `["nolog"]`; the usual
+   * ones (control/dirty-logs.ts) where absent.
+   */
   dirtyLogs: Record<string, string[]>;
   /** Its local image is only reserved, so that it grows without being allocated. */
   sparse?: boolean;
@@ -460,7 +463,7 @@ export function hasLimit(f: FallBehind): boolean {
   return f.ios > 0 || f.size > 0 || f.timeoutMs > 0;
 }
 
-/** A site on the local image's or another site's path would write over it. */
+/** A site or a dirty log on the local image's or another one's path would write over it. */
 function uniquePaths(r: Reader, config: GroupConfig): void {
   const used = new Map(config.devices.map((d, i): [string, string] => [d.local, `devices[${i}].local`]));
   used.set(config.log.path, 'log.path');
@@ -469,6 +472,10 @@ function uniquePaths(r: Reader, config: GroupConfig): void {
     if (before !== undefined) throw r.fault(key, `${path} is used by ${before} already`);
     used.set(path, key);
   };
+  config.devices.forEach(({ dirtyLogs }, i) => {
+    for (const [nr, [, file = '']] of Object.entries(dirtyLogs))
+      if (file.startsWith('/')) claim(file, `devices[${i}].dirtyLogs.${nr}`);
+  });
   config.sites.forEach((site, i) => {
     if (site.type === 'nbd')
       for (const { name } of config.devices)

@@ -21,6 +21,7 @@ import { checkConfig, saveConfig, type GroupConfig, type SiteConfig } from './co
 import { nextNumber } from './device-plan.js';
 import { lockGroup, unlockGroup } from './lock.js';
 import { groupFiles, type GroupFiles } from './state.js';
+import { dirtyLogPlaces } from './taken.js';
 
 export interface CreateOptions {
   /** Devices (by number) whose local image is only reserved, not allocated. disk0 of a default group is. */
@@ -144,7 +145,12 @@ function refuseExisting(files: GroupFiles, config: GroupConfig, options: CreateO
 /** What a table names, or the folder it is in, is not left from an interrupted creation. */
 function isNamed(file: string, config: GroupConfig, { table }: CreateOptions): boolean {
   if (table === undefined) return false;
-  const named = [config.log.path, ...config.devices.map((d) => d.local), ...config.sites.map((s) => s.address)];
+  const named = [
+    config.log.path,
+    ...config.devices.map((d) => d.local),
+    ...config.sites.map((s) => s.address),
+    ...dirtyLogPlaces(config).map((place) => place.path),
+  ];
   return named.some((name) => name === file || name.startsWith(`${file}/`));
 }
 

@@ -12,6 +12,7 @@ import type { SiteDevice } from '../slink/contract.js';
 import { MAX_DEVICE, nameFault, type DeviceConfig, type GroupConfig } from './config.js';
 import type { LocalSpec } from '../slink/images.js';
 import { groupFiles } from './state.js';
+import { dirtyLogPlaces } from './taken.js';
 
 /** What a new image must not be: files of others, anything in folders of others. */
 export interface PlacesInUse {
@@ -218,7 +219,8 @@ export function localImages(config: GroupConfig): LocalSpec[] {
 
 /** What belongs to somebody already, for a new image to keep away from. */
 export function placesInUse(config: GroupConfig, dir: string, mountpoint?: string): PlacesInUse {
-  const files = [config.log.path, groupFiles(dir).config, ...config.devices.map((d) => d.local)];
+  const dirtyLogs = dirtyLogPlaces(config).map((place) => place.path);
+  const files = [config.log.path, groupFiles(dir).config, ...config.devices.map((d) => d.local), ...dirtyLogs];
   const folders = mountpoint === undefined ? [] : [mountpoint];
   for (const site of config.sites) {
     if (site.type !== 'blockdev') continue;

@@ -11,6 +11,7 @@ import {
 } from './config.js';
 import type { DeviceTrace } from '../replog/device-trace.js';
 import { nextNumber } from './device-plan.js';
+import { dirtyLogWords, regionOf, withoutUsual } from './dirty-logs.js';
 import type { TableGroup } from './table-parse.js';
 
 export interface TableSetting {
@@ -34,7 +35,7 @@ export function tableConfig(table: TableGroup, setting: TableSetting): GroupConf
     plugins: [...setting.plugins],
     log: { path: table.log.path, size: setting.logSize },
     windowRing: DEFAULT_WINDOW_RING,
-    devices: structuredClone(table.devices),
+    devices: withoutUsual(table.devices),
     sites: structuredClone(table.sites),
   };
   return checkConfig(config, setting.source);
@@ -60,9 +61,18 @@ export function checkSameGroup(table: TableGroup, config: GroupConfig, source: s
       .join(', ');
   differ('devices', byNumber(table.devices), byNumber(config.devices));
   differ('slinks', byNumber(table.sites) || 'none', byNumber(config.sites) || 'none');
-  for (const device of table.devices)
-    for (const [key, value] of Object.entries(deviceFacts(config.devices.find((d) => d.nr === device.nr)!)))
-      differ(`device ${device.nr} with ${key}`, deviceFacts(device)[key]!, value);
+  const legs = table.sites.map(({ nr }) => nr);
+  for (const device of table.devices) {
+    const said = deviceFacts(device, legs, regionOf(table));
+    for (const [key, value] of Object.entries(
+      deviceFacts(
+        config.devices.find((d) => d.nr === device.nr)!,
+        legs,
+        regionOf(config),
+      ),
+    ))
+      differ(`device ${device.nr} with ${key}`, said[key]!, value);
+  }
   for (const site of table.sites)
     for (const [key, value] of Object.entries(siteFacts(config.sites.find((s) => s.nr === site.nr)!)))
       differ(`slink ${site.nr} with ${key}`, siteFacts(site)[key]!, value);
@@ -101,8 +111,15 @@ export function checkLogDevices(config: GroupConfig, trace: DeviceTrace, source:
   config.nextDevice = Math.max(trace.next, nextNumber(config));
 }
 
-function deviceFacts({ name, size, local, dirtyLogs }: DeviceConfig): Record<string, string> {
-  return { name, length: String(size / SECTOR), path: local, 'dirty logs': sorted(dirtyLogs) };
+/** A leg that the table leaves out, or the configuration says nothing of, has the usual dirty log. */
+function deviceFacts(device: DeviceConfig, legs: readonly number[], region: number): Record<string, string> {
+  const dirtyLogs = Object.fromEntries(legs.map((nr) => [nr, dirtyLogWords(device, nr, region)]));
+  return {
+    name: device.name,
+    length: String(device.size / SECTOR),
+    path: device.local,
+    'dirty logs': sorted(dirtyLogs),
+  };
 }
 
 function siteFacts(site: SiteConfig): Record<string, string> {

@@ -98,8 +98,8 @@ class Parser {
   private readonly links = new Map<number, TableLink>();
   /** Every path of the table, and what it is. */
   private readonly taken = new Map<string, string>();
-  /** Sectors of a region, once a remote device has named it. */
-  private region: number | undefined;
+  /** Sectors of a region, once a remote device has named them, and which one did. */
+  private region: { sectors: number; by: string } | undefined;
 
   constructor(types: Registry) {
     this.types = types;
@@ -231,13 +231,17 @@ class Parser {
     const type = words.within(() => this.find(DIRTY_LOG, name));
     const params = words.take(words.number(`${said}: the number of words`), `${said}: the number of words`);
     const log = words.within(() => type.parse(params));
-    if (name === 'nolog') return;
-    if (slink === 0) throw words.fault('EINVAL', `slink 0: ${name}`, 'the local device has nolog');
-    if (log.device !== undefined) this.claim(log.device, `the dirty log of ${device.name}, slink ${slink}`, words);
-    this.region ??= log.region;
-    if (log.region !== this.region)
-      throw words.fault('EINVAL', `region size ${log.region}`, `all remote devices have one, ${this.region} so far`);
+    if (slink === 0) {
+      if (name === 'nolog') return;
+      throw words.fault('EINVAL', `slink 0: ${name}`, 'the local device has nolog');
+    }
     device.dirtyLogs[String(slink)] = [name, ...params];
+    if (log.device !== undefined) this.claim(log.device, `the dirty log of ${device.name}, slink ${slink}`, words);
+    if (log.region === undefined) return;
+    const by = `${name} ${params.join(' ')} (${device.name}, slink ${slink})`;
+    this.region ??= { sectors: log.region, by };
+    if (log.region !== this.region.sectors)
+      throw words.fault('EINVAL', by, `all remote devices have one region size, that of ${this.region.by}`);
   }
 
   /** Where a site's devices are, once all of them are known. */

@@ -12,6 +12,7 @@ import { REPLOG } from '../replog/types.js';
 import { SLINK, type SlinkWords } from '../slink/types.js';
 import type { DeviceConfig, GroupConfig, SiteConfig } from './config.js';
 import { servedDevices } from './device-plan.js';
+import { dirtyLogWords, regionOf } from './dirty-logs.js';
 import { limitWords, policyWords } from './policy-words.js';
 import { namePrefix } from './status-lines.js';
 import { printSiteWords } from './table-site.js';
@@ -22,6 +23,7 @@ const REPLOG_TYPE = 'ringbuffer';
 
 export function tableLines(config: GroupConfig, types: Registry): string {
   const devices = servedDevices(config);
+  const region = regionOf(config);
   const names = devices.map((d) => d.name);
   const sites = config.sites.map((site) => ({ site, table: siteTable(site, names, types) }));
   const log = types.peek(REPLOG, REPLOG_TYPE)!.print(config.log);
@@ -37,7 +39,7 @@ export function tableLines(config: GroupConfig, types: Registry): string {
     const legs = [`0 1 ${escapeWord(d.local)} nolog 0`];
     for (const { site, table } of sites) {
       const path = table.legs.find((leg) => leg.device === d.name)?.path;
-      if (path !== undefined) legs.push(`${site.nr} 1 ${escapeWord(path)} ${dirtyLog(d, site.nr)}`);
+      if (path !== undefined) legs.push(`${site.nr} 1 ${escapeWord(path)} ${dirtyLog(d, site.nr, region)}`);
     }
     lines.push(`${namePrefix(d)}0 ${d.size / SECTOR} replicator-dev ${config.name} ${d.nr} ${legs.join(' ')}`);
   }
@@ -63,8 +65,8 @@ function linkWords(site: SiteConfig, table: SiteTable): string[] {
   ];
 }
 
-function dirtyLog(device: DeviceConfig, slink: number): string {
-  const [name = 'nolog', ...params] = device.dirtyLogs[String(slink)] ?? [];
+function dirtyLog(device: DeviceConfig, slink: number, region: number): string {
+  const [name = 'nolog', ...params] = dirtyLogWords(device, slink, region);
   return `${name} ${counted(params)}`;
 }
 

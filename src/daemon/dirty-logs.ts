@@ -1,15 +1,14 @@
 /** The dirty logs of a group, as its configuration names them: which device has which at which site. */
 import { realIo } from '../base/io.js';
-import type { GroupConfig } from '../control/config.js';
+import { plainDevice, type DeviceConfig, type GroupConfig } from '../control/config.js';
 import { devicesAtSites } from '../control/device-plan.js';
-import { takenPlaces } from '../control/taken.js';
+import { dirtyLogWords, hasDirtyLog, regionOf } from '../control/dirty-logs.js';
+import { takenBeside } from '../control/taken.js';
 import { DirtyKeep } from '../dirtylog/keep.js';
-import { DEFAULT_REGION, DIRTY_LOG, type DirtyLogTable, type DirtyLogType } from '../dirtylog/types.js';
+import { DIRTY_LOG, type DirtyLogTable, type DirtyLogType } from '../dirtylog/types.js';
 import type { MarkDevice } from '../slink/marking.js';
+import { takenBy } from '../slink/same-disk.js';
 import type { OpenGroup } from './open.js';
-
-/** Where nothing else is said: in the index. */
-const USUAL: readonly string[] = ['disk', String(DEFAULT_REGION)];
 
 export class DirtyLogs {
   /** Sectors of a region, the same for all devices at all sites. */
@@ -18,36 +17,37 @@ export class DirtyLogs {
 
   constructor(opened: OpenGroup) {
     this.opened = opened;
-    const { devices, sites } = opened.config;
-    const regions = devices.flatMap(({ nr }) => sites.map((site) => this.words(site.nr, nr).table.region));
-    this.region = regions.find((region) => region !== undefined) ?? DEFAULT_REGION;
+    this.region = regionOf(opened.config);
   }
 
   /** Every device has one at the site, so that it may leave the ring. */
   all(link: number): boolean {
-    return devicesAtSites(this.config).every(({ nr }) => this.words(link, nr).name !== 'nolog');
+    return devicesAtSites(this.config).every(({ nr }) => hasDirtyLog(this.device(nr), link));
   }
 
   /** `begins`: their `sync` and `nosync` mean now. */
   open(link: number, { nr: device, sectors }: MarkDevice, begins: boolean): DirtyKeep {
     const { index } = this.opened;
     const { type, table } = this.words(link, device);
-    const name = this.config.devices.find(({ nr }) => nr === device)?.name ?? `device ${device}`;
-    const leg = { logId: this.config.id, link, device, name: `${name} at site ${link}` };
+    const leg = { logId: this.config.id, link, device, name: `${this.device(device).name} at site ${link}` };
     const fact = index.dirty(link).find((f) => f.device === device);
     const needs = { io: realIo, leg, table, region: this.region, sectors, begins, fact };
-    return new DirtyKeep(type.make({ ...needs, taken: (path) => this.taken(path) }), needs);
+    return new DirtyKeep(type.make({ ...needs, taken: (path) => this.taken(path, link, device) }), needs);
   }
 
-  private words(link: number, device: number): { name: string; type: DirtyLogType; table: DirtyLogTable } {
-    const said = this.config.devices.find(({ nr }) => nr === device)?.dirtyLogs[String(link)];
-    const [name = '', ...params] = said ?? USUAL;
+  private words(link: number, device: number): { type: DirtyLogType; table: DirtyLogTable } {
+    const [name = '', ...params] = dirtyLogWords(this.device(device), link, this.region, true);
     const type = this.opened.types.peek(DIRTY_LOG, name)!;
-    return { name, type, table: type.parse(params) };
+    return { type, table: type.parse(params) };
   }
 
-  private taken(path: string): string {
-    return takenPlaces(this.config, 0, []).find((place) => place.path === path)?.what ?? '';
+  private taken(path: string, link: number, device: number): string {
+    return takenBy(realIo, path, takenBeside(this.config, { device: this.device(device), nr: link }, []));
+  }
+
+  /** Records may speak of one that the configuration does not have any more. */
+  private device(nr: number): DeviceConfig {
+    return this.config.devices.find((d) => d.nr === nr) ?? plainDevice(nr, `device ${nr}`, 0, '');
   }
 
   private get config(): GroupConfig {

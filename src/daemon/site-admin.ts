@@ -11,6 +11,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { RepError, errnoText } from '../base/errors.js';
 import { checkConfig, saveConfig, type GroupConfig, type SiteConfig } from '../control/config.js';
+import { withSites } from '../control/dirty-logs.js';
 import { policyWords } from '../control/policy-words.js';
 import { newSite, withSettings } from '../control/site-settings.js';
 import { groupFiles, siteStamp } from '../control/state.js';
@@ -216,15 +217,17 @@ export class SiteAdmin {
   private check(sites: SiteConfig[]): GroupConfig {
     const { groupDir, opened } = this.p;
     const { config: file } = groupFiles(groupDir);
-    const config = checkConfig({ ...opened.config, sites }, file);
+    const config = checkConfig(withSites(opened.config, sites), file);
     this.p.check(config, file);
     return config;
   }
 
   private save(sites: SiteConfig[]): void {
     const { groupDir, opened } = this.p;
-    saveConfig(groupDir, this.check(sites));
+    const config = this.check(sites);
+    saveConfig(groupDir, config);
     opened.config.sites = sites;
+    opened.config.devices.forEach((device, i) => (device.dirtyLogs = config.devices[i]!.dirtyLogs));
   }
 
   private link(nr: number): Link {

@@ -1,6 +1,7 @@
 /** Settings that group.json can hold and that this version does not serve yet: refused, never passed over. */
 import { RepError } from '../base/errors.js';
 import type { GroupConfig } from '../control/config.js';
+import { dirtyLogFault } from '../control/dirty-logs.js';
 import type { Registry } from '../registry/registry.js';
 import { RESYNC_SERVED } from '../slink/resync.js';
 import { SLINK } from '../slink/types.js';
@@ -15,6 +16,8 @@ export function checkSupported(config: GroupConfig, types: Registry, file: strin
   const refuse = (word: string): never => {
     throw new RepError('EINVAL', `${file}: ${word}: not served by this version; remove it or use a newer reptool`);
   };
+  const dirtyLogs = dirtyLogFault(config, types);
+  if (dirtyLogs !== '') throw new RepError('EINVAL', `${file}: ${dirtyLogs}`);
   config.sites.forEach((site, i) => {
     const type = types.peek(SLINK, site.type);
     // It may be that of a plug-in which failed to load: then the site fails, and the disks are served.

@@ -89,11 +89,11 @@ export class DirtyKeep {
 
   /** On the log's own device: what it is to hold before the commit. 0, or the negative errno. */
   private mark(fact: DirtyFact): number {
-    const { kept } = this;
-    return this.log.store(
-      fact.bits.map((byte, i) => byte | (kept.bits[i] ?? 0)),
-      fact.regions,
-    );
+    const both = fact.bits.slice();
+    const { bits } = this.kept;
+    const common = Math.min(both.length, bits.length);
+    for (let i = 0; i < common; i++) both[i]! |= bits[i]!;
+    return this.log.store(both, fact.regions);
   }
 
   private fact(): DirtyFact {

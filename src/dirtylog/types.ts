@@ -48,6 +48,8 @@ export interface DirtyLogType {
   readonly summary: string;
   /** Throws EINVAL naming the word. */
   parse(params: readonly string[]): DirtyLogTable;
+  /** Why the device of such a log cannot be used, a sentence; '' where it can, or there is none. Changes nothing. */
+  look(needs: DirtyLogNeeds): string;
   /** A log that nothing was done with yet: what is wrong with its device shows in `state` behind `load`. */
   make(needs: DirtyLogNeeds): DirtyLog;
 }

@@ -19,12 +19,14 @@ export const NOLOG: DirtyLogType = {
     if (params.length > 0) throw invalid('nolog', params.join(' '), 'it takes no words');
     return { region: undefined, device: undefined, start: undefined };
   },
+  look: () => '',
   make: makeNolog,
 };
 
 export const CORE: DirtyLogType = {
   summary: 'in memory',
   parse: (params) => regions('core', params, WORDS),
+  look: () => '',
   make: makeCore,
 };
 
@@ -42,6 +44,7 @@ export const DISK: DirtyLogType = {
       );
     return { ...regions('disk', rest, usage), device };
   },
+  look: (needs) => (needs.table.device === undefined ? '' : new DiskLog(needs, needs.table.device).look()),
   make: (needs) => (needs.table.device === undefined ? makeIndexLog(needs) : new DiskLog(needs, needs.table.device)),
 };
 

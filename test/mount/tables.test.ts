@@ -193,7 +193,7 @@ describe('mount --table', function () {
     empty('d5');
     await refused(
       two().replace('core 1 8192', 'core 1 4096'),
-      /table:3: region size 4096: all remote devices have one/,
+      /table:3: core 4096 \(web, slink 1\): all remote devices have one region size/,
     );
     await refused(two().replace('default 5', 'other 5'), /replicator "other": the table is that of group default/);
     await refused(two(), /replicator "default": not --group db/, '--group', 'db');

@@ -160,7 +160,7 @@ describe('tables', () => {
   it('R-16 the device of a dirty log that is not there: ENXIO', async () => {
     await assert.rejects(plan(mode('auto'), 'site/disk0.img', `disk 2 ${top}/dlog 8192`), {
       errno: 'ENXIO',
-      message: /dlog: the dirty log of disk0 at slink 1 is not there/,
+      message: /dlog, the dirty log of disk0 at site 1: it cannot be had: it does not exist \(ENOENT\); make it, or/,
     });
     fs.writeFileSync(path.join(top, 'dlog'), '');
     assert.deepEqual(
@@ -169,6 +169,77 @@ describe('tables', () => {
         1: ['disk', `${top}/dlog`, '8192'],
       },
     );
+  });
+
+  const unfit: { name: string; make: (file: string) => void; errno: string; says: RegExp }[] = [
+    {
+      name: 'something else',
+      make: (file) => fs.writeFileSync(file, 'my letters'),
+      errno: 'ENXIO',
+      says: /dlog, the dirty log of disk0 at site 1: it holds something that is no dirty log; name another device, or/,
+    },
+    {
+      name: 'the local image by another name',
+      make: (file) => fs.linkSync(path.join(top, 'd0'), file),
+      errno: 'EBUSY',
+      says: /dlog, the dirty log of disk0 at site 1: it is the local image of disk0 already; name another device/,
+    },
+    {
+      name: 'the log by another name',
+      make: (file) => {
+        haveLog();
+        fs.symlinkSync(log, file);
+      },
+      errno: 'EBUSY',
+      says: /it is the group's log already/,
+    },
+    {
+      name: "a site's image by another name",
+      make: (file) => {
+        fs.mkdirSync(path.join(top, 'site'));
+        fs.writeFileSync(path.join(top, 'site/disk0.img'), '');
+        fs.linkSync(path.join(top, 'site/disk0.img'), file);
+      },
+      errno: 'EBUSY',
+      says: /it is site 1's image of disk0 already/,
+    },
+    { name: 'a folder', make: (file) => fs.mkdirSync(file), errno: 'ENXIO', says: /it is a folder; name a file/ },
+  ];
+  for (const { name, make, errno, says } of unfit)
+    it(`R-16 a dirty log on ${name}: ${errno}`, async () => {
+      make(path.join(top, 'dlog'));
+      const before = fs.statSync(path.join(top, 'dlog')).size;
+      const word = errno === 'EBUSY' ? ' nosync' : '';
+      const dirty = `disk ${word === '' ? 2 : 3} ${top}/dlog 8192${word}`;
+      await assert.rejects(plan(mode('auto'), 'site/disk0.img', dirty), { errno, message: says });
+      assert.equal(fs.statSync(path.join(top, 'dlog')).size, before, 'looking changes nothing');
+    });
+
+  it('R-16 a dirty log within the folder of a site: EBUSY', async () => {
+    fs.mkdirSync(path.join(top, 'site'));
+    fs.writeFileSync(path.join(top, 'site/dlog'), '');
+    await assert.rejects(plan(mode('auto'), 'site/disk0.img', `disk 2 ${top}/site/dlog 8192`), {
+      errno: 'EBUSY',
+      message: /it is in the folder of site 1 already/,
+    });
+  });
+
+  it('R-16 a dirty log that somebody has open: EBUSY', async () => {
+    const fd = fs.openSync(path.join(top, 'dlog'), 'w');
+    try {
+      await assert.rejects(plan(mode('auto'), 'site/disk0.img', `disk 2 ${top}/dlog 8192`), {
+        errno: 'EBUSY',
+        message: /dlog, the dirty log of disk0 at site 1: it is in use: process \d+ .* has open .*dlog; free it/,
+      });
+    } finally {
+      fs.closeSync(fd);
+    }
+  });
+
+  it('R-19 what is on the device of a dirty log is overwritten where the table says sync or nosync', async () => {
+    fs.writeFileSync(path.join(top, 'dlog'), 'my letters');
+    await plan(mode('auto'), 'site/disk0.img', `disk 3 ${top}/dlog 8192 sync`);
+    assert.equal(fs.readFileSync(path.join(top, 'dlog'), 'utf8'), 'my letters', 'but not by looking');
   });
 
   it('R-18 a remote path that is not there is no error: its folder is made by whoever brings it, later', async () => {

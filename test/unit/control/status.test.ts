@@ -5,6 +5,7 @@ import { statusLines } from '../../../src/control/status-lines.js';
 import { tableLines } from '../../../src/control/table.js';
 import { conforms } from '../../support/schema.js';
 import { productTypes } from '../../../src/control/types.js';
+import { RESYNC_SERVED } from '../../../src/slink/resync.js';
 import { facts, MIB, NOW, withSite } from './facts.js';
 
 describe('control/status', () => {
@@ -121,17 +122,19 @@ describe('control/status', () => {
   it('tableLines prints the paths of a map as legs', () => {
     const { config } = facts();
     config.sites = [{ ...plainSite(1, 'blockdev', ''), map: { disk0: '/dev/sdb' } }];
-    assert.match(tableLines(config, productTypes({})), / 0 1 \/var\S+ nolog 0 1 1 \/dev\/sdb nolog 0$/m);
+    assert.match(tableLines(config, productTypes({})), / 0 1 \/var\S+ nolog 0 1 1 \/dev\/sdb (nolog 0|disk 1 8192)$/m);
   });
 
   it('tableLines prints lines that open what there is', () => {
     const { config } = facts();
     config.devices.push({ nr: 1, name: 'my', size: MIB, local: '/a b/my', dirtyLogs: {} });
+    const usual = RESYNC_SERVED ? 'disk 1 8192' : 'nolog 0';
     assert.equal(
       tableLines(config, productTypes({})),
       '0 1 replicator ringbuffer 3 /var/lib/reptool/default/replog 0 open blockdev 2 0 async blockdev 2 1 async\n' +
-        '0 2097152 replicator-dev default 0 0 1 /var/lib/reptool/default/images/disk0 nolog 0 1 1 /var/lib/reptool/default/site1/disk0.img nolog 0\n' +
-        'my: 0 2048 replicator-dev default 1 0 1 /a\\ b/my nolog 0 1 1 /var/lib/reptool/default/site1/my.img nolog 0\n',
+        '0 2097152 replicator-dev default 0 0 1 /var/lib/reptool/default/images/disk0 nolog 0 1 1 /var/lib/reptool/default/site1/disk0.img ' +
+        `${usual}\nmy: 0 2048 replicator-dev default 1 0 1 /a\\ b/my nolog 0 1 1 ` +
+        `/var/lib/reptool/default/site1/my.img ${usual}\n`,
     );
   });
 });

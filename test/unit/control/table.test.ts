@@ -1,6 +1,7 @@
 /** Rules R-8 to R-18 of tables as far as they are words; what looks at files and devices is in cli/tables.test.ts. */
 import assert from 'node:assert/strict';
 import { plainDevice, plainSite, type GroupConfig, type SiteConfig } from '../../../src/control/config.js';
+import { regionOf } from '../../../src/control/dirty-logs.js';
 import { checkLogDevices, checkSameGroup, tableConfig } from '../../../src/control/table-group.js';
 import { parseTable, type TableGroup } from '../../../src/control/table-parse.js';
 import { tableLines } from '../../../src/control/table.js';
@@ -285,7 +286,63 @@ const rows: Row[] = [
     is: () => legs(`${L0} 1 1 /r/a core 2 8192 nosync 2 1 /s/a disk 2 /dev/dl 8192`).devices[0]!.dirtyLogs,
     to: { 1: ['core', '8192', 'nosync'], 2: ['disk', '/dev/dl', '8192'] },
   },
-  { title: 'R-15 - is nolog', is: () => legs(`${L0} 1 1 /r/a - 0 ${L2}`).devices[0]!.dirtyLogs, to: {} },
+  {
+    title: 'R-15 - is nolog, which is kept as it is said',
+    is: () => legs(`${L0} 1 1 /r/a - 0 ${L2}`).devices[0]!.dirtyLogs,
+    to: { 1: ['nolog'], 2: ['nolog'] },
+  },
+  {
+    title: 'R-15 disk with a number first is kept in the index',
+    is: () => legs(`${L0} 1 1 /r/a disk 1 8192 2 1 /s/a disk 2 8192 nosync`).devices[0]!.dirtyLogs,
+    to: { 1: ['disk', '8192'], 2: ['disk', '8192', 'nosync'] },
+  },
+  {
+    title: 'R-15 disk with four words',
+    bad: () => legs(`${L0} 1 1 /r/a disk 4 /dev/dl 8192 sync x`),
+    errno: 'EINVAL',
+    says: /^file:2: disk: "x": only \[<dev>\] <region size> \[sync\|nosync\] is known$/,
+  },
+  {
+    title: 'R-15 disk with a path that begins without a slash',
+    bad: () => legs(`${L0} 1 1 /r/a disk 2 dlog 8192`),
+    errno: 'EINVAL',
+    says: /disk: "dlog": a region size is a number of sectors, the path of a device begins with a slash$/,
+  },
+  {
+    title: 'R-15 a count that takes words of the next leg',
+    bad: () => legs(`${L0} 1 1 /r/a disk 3 8192 ${L2}`),
+    errno: 'EINVAL',
+    says: /disk: "1": only/,
+  },
+  {
+    title: 'R-17 a dirty log on the log',
+    bad: () => legs(`${L0} 1 1 /r/a disk 2 /l/log 8192 ${L2}`),
+    errno: 'EBUSY',
+    says: /\/l\/log as the dirty log of disk0, slink 1: it is the log already/,
+  },
+  {
+    title: 'R-17 a dirty log on a leg',
+    bad: () => legs(`${L0} 1 1 /r/a disk 2 /r/a 8192 ${L2}`),
+    errno: 'EBUSY',
+    says: /\/r\/a as slink 1 of disk0: it is the dirty log of disk0, slink 1 already/,
+  },
+  {
+    title: 'R-17 two dirty logs on one device',
+    bad: () => legs(`${L0} 1 1 /r/a disk 2 /dl 8192 2 1 /s/a disk 2 /dl 8192`),
+    errno: 'EBUSY',
+    says: /\/dl as the dirty log of disk0, slink 2: it is the dirty log of disk0, slink 1 already/,
+  },
+  {
+    title: 'R-19 sync and nosync are kept',
+    is: () => legs(`${L0} 1 1 /r/a core 2 128 sync 2 1 /s/a disk 3 /dl 128 nosync`).devices[0]!.dirtyLogs,
+    to: { 1: ['core', '128', 'sync'], 2: ['disk', '/dl', '128', 'nosync'] },
+  },
+  {
+    title: 'R-19 sync and nosync at once',
+    bad: () => legs(`${L0} 1 1 /r/a core 3 128 sync nosync`),
+    errno: 'EINVAL',
+    says: /core: "nosync": only/,
+  },
   {
     title: 'R-15 nolog with words',
     bad: () => legs(`${L0} 1 1 /r/a nolog 1 8192`),
@@ -339,7 +396,34 @@ const rows: Row[] = [
     title: 'R-16 two region sizes',
     bad: () => legs(`${L0} 1 1 /r/a core 1 8192 2 1 /s/a core 1 4096`),
     errno: 'EINVAL',
-    says: /region size 4096: all remote devices have one, 8192 so far/,
+    says: /core 4096 \(disk0, slink 2\): all remote devices have one region size, that of core 8192 \(disk0, slink 1\)$/,
+  },
+  {
+    title: 'R-16 two region sizes of two devices, one in the index',
+    bad: () =>
+      disks(
+        `0 2048 replicator-dev g 0 ${L0} 1 1 /r/a nolog 0 2 1 /s/a core 1 8192`,
+        '0 2048 replicator-dev g 1 0 1 /l/d1 nolog 0 1 1 /r/b disk 1 4096 2 1 /s/b nolog 0',
+      ),
+    errno: 'EINVAL',
+    says: /^file:3: disk 4096 \(disk1, slink 1\): all remote devices have one region size, that of core 8192 \(disk0,/,
+  },
+  {
+    title: 'R-16 nolog has no region size to agree on',
+    is: () => regionOf(legs(`${L0} 1 1 /r/a nolog 0 2 1 /s/a core 1 4096`)),
+    to: 4096,
+  },
+  { title: 'R-16 the usual region size', is: () => regionOf(legs(`${L0} ${L1} ${L2}`)), to: 8192 },
+  {
+    title: 'R-16 the region size behind a path',
+    is: () => regionOf(legs(`${L0} ${L1} 2 1 /s/a disk 2 /dev/128 256`)),
+    to: 256,
+  },
+  {
+    title: 'R-16 a region that is no power of two',
+    bad: () => legs(`${L0} 1 1 /r/a disk 1 8191`),
+    errno: 'EINVAL',
+    says: /disk: region size 8191: use a power of two$/,
   },
   {
     title: 'R-17 another replicator',
@@ -480,7 +564,9 @@ describe('table', () => {
     );
     assert.equal(table.name, 'vm');
     assert.equal(table.log.path, '/a b/log');
-    assert.deepEqual(table.devices, [plainDevice(3, 'data', MIB, '/a b/back\\slash')]);
+    assert.deepEqual(table.devices, [
+      { ...plainDevice(3, 'data', MIB, '/a b/back\\slash'), dirtyLogs: { 1: ['nolog'] } },
+    ]);
     assert.equal(table.sites[0]!.address, '/r');
   });
 
@@ -505,7 +591,7 @@ describe('table', () => {
     Object.assign(two, { policy: 'sync', syncTimeoutMs: 400 });
     config.durability = 'write';
     config.onLocalError = 'detach';
-    config.devices[0]!.dirtyLogs = { 1: ['disk', '/a b/dl', '8192', 'sync'] };
+    config.devices[0]!.dirtyLogs = { 1: ['disk', '/a b/dl', '8192', 'sync'], 2: ['disk', '8192', 'nosync'] };
     const types = productTypes({});
     const again = (c: GroupConfig): GroupConfig => {
       const table = parseTable(tableLines(c, types), types, 'file');
