@@ -20,6 +20,8 @@ export const DEFAULT_DEVICE_SIZE = GIB;
 export const DEFAULT_RPO_MS = 100;
 /** Longest time that a busy group puts its async sites off. */
 export const DEFAULT_DEFER_MS = 10_000;
+/** How long a writer waits for log space that a working site holds. */
+export const DEFAULT_FULL_WAIT_MS = 1000;
 export const MIN_LOG_SIZE = 4 * MIB;
 /** Slinks are numbered 0…2047; 0 is the local site and stands in `devices[].local`. */
 export const MAX_SITE = 2047;
@@ -95,6 +97,15 @@ export interface SiteConfig {
    * milliseconds; 0 = never. An rpoMs below the default means never as well.
    */
   deferMs: number;
+  /** Bytes per second that a resync and a verify read of the site and write to it at most; 0 = unlimited. */
+  resyncRate: number;
+  /** What requests of applications may take while they copy or compare, milliseconds; 0 = found out by itself. */
+  resyncLatencyMs: number;
+  /**
+   * How long a writer may wait for log space that this site holds, although it works, before the site is dropped to its
+   * dirty logs, milliseconds; 0 = at once.
+   */
+  fullWaitMs: number;
   /** What only this type of site knows, by its own words (nbd: tls, …). */
   options: Record<string, string>;
 }
@@ -110,6 +121,9 @@ export const SITE_DEFAULTS: Omit<SiteConfig, 'nr' | 'type' | 'address'> = {
   bandwidth: 0,
   rpoMs: DEFAULT_RPO_MS,
   deferMs: DEFAULT_DEFER_MS,
+  resyncRate: 0,
+  resyncLatencyMs: 0,
+  fullWaitMs: DEFAULT_FULL_WAIT_MS,
   options: {},
 };
 
@@ -445,6 +459,9 @@ function readSite(s: Reader, base: string): SiteConfig {
     bandwidth: s.optional('bandwidth', 0, (k) => s.whole(k, 0, Number.MAX_SAFE_INTEGER)),
     rpoMs: s.whole('rpoMs', 0, MAX_WAIT_MS),
     deferMs: s.optional('deferMs', DEFAULT_DEFER_MS, (k) => s.whole(k, 0, MAX_WAIT_MS)),
+    resyncRate: s.optional('resyncRate', 0, (k) => s.whole(k, 0, Number.MAX_SAFE_INTEGER)),
+    resyncLatencyMs: s.optional('resyncLatencyMs', 0, (k) => s.whole(k, 0, MAX_WAIT_MS)),
+    fullWaitMs: s.optional('fullWaitMs', DEFAULT_FULL_WAIT_MS, (k) => s.whole(k, 0, MAX_WAIT_MS)),
     options: s.optional('options', {}, (k) => s.names(k, (inner, name) => inner.text(name))),
   };
   if (paths && (site.address === '') === (Object.keys(site.map).length === 0))

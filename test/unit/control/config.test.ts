@@ -74,6 +74,9 @@ describe('control/config', () => {
         stall: true,
         fallBehind: { ios: 3, size: 512, timeoutMs: 5 },
         bandwidth: 1000,
+        resyncRate: 2000,
+        resyncLatencyMs: 5,
+        fullWaitMs: 0,
       },
       { ...plainSite(2047, 'nbd', '[::1]:10809'), policy: 'sync', syncTimeoutMs: 7, options: { tls: 'psk' } },
     );
@@ -217,6 +220,16 @@ describe('control/config', () => {
       name: 'an unknown policy',
       value: () => ({ ...good(), ...site({ policy: 'later' }) }),
       message: /sites\[0\]\.policy: "later" is not one of sync, async/,
+    },
+    {
+      name: 'a wait below zero',
+      value: () => ({ ...good(), ...site({ fullWaitMs: -1 }) }),
+      message: /sites\[0\]\.fullWaitMs: -1 is not between/,
+    },
+    {
+      name: 'a rate that is no whole number',
+      value: () => ({ ...good(), ...site({ resyncRate: 0.5 }) }),
+      message: /sites\[0\]\.resyncRate: expected a whole number/,
     },
     {
       name: 'a negative RPO',
