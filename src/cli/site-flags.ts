@@ -25,6 +25,14 @@ export const settingFlags = {
     description: 'how long writes may be gathered before they are sent, such as 100ms',
     helpValue: 'TIME',
   }),
+  'resync-rate': Flags.string({
+    description: 'bytes per second that a verify reads at most, such as 100m, or none',
+    helpValue: 'SIZE',
+  }),
+  'resync-latency': Flags.string({
+    description: 'what requests of applications may take while a verify reads, such as 20ms, or auto',
+    helpValue: 'TIME',
+  }),
 };
 
 type Given = { readonly [K in Exclude<keyof typeof settingFlags, 'stall'>]?: string | undefined } & {
@@ -33,7 +41,7 @@ type Given = { readonly [K in Exclude<keyof typeof settingFlags, 'stall'>]?: str
 
 export function settingWords(flags: Given, maps: readonly string[] = [], options: readonly string[] = []): string[] {
   const words: string[] = [];
-  for (const key of ['policy', 'ack', 'fallbehind', 'sync-timeout', 'bandwidth', 'rpo'] as const) {
+  for (const key of Object.keys(settingFlags).filter((name) => name !== 'stall') as Exclude<keyof Given, 'stall'>[]) {
     const value = flags[key];
     if (value === undefined) continue;
     if (value === '' || /\s/.test(value)) throw usage(`--${key} "${value}": write it as one word`);

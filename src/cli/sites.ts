@@ -123,6 +123,7 @@ function configured(site: SiteConfig): string {
     limits.length > 0 ? `fall-behind:${limits.join(',').replaceAll(' ', '')}` : '',
     site.syncTimeoutMs > 0 ? `sync-timeout:${formatSeconds(site.syncTimeoutMs / 1000).replace(' ', '')}` : '',
     site.bandwidth > 0 ? `bandwidth:${formatSize(site.bandwidth).replace(' ', '')}/s` : '',
+    site.resyncRate > 0 ? `resync-rate:${formatSize(site.resyncRate).replace(' ', '')}/s` : '',
   ]
     .join(' ')
     .trim();

@@ -2,18 +2,10 @@
  * The status of a group for people: the words of `drbdadm status`, and one line for a monitoring system.
  */
 import { formatSize } from '../base/units.js';
-import type { DeviceStatus, SiteState, SiteStatus, StatusJson } from '../control/status.js';
+import { drbdWords } from '../control/drbd-words.js';
+import type { DeviceStatus, SiteStatus, StatusJson } from '../control/status.js';
 import { formatSeconds, plural, sentenceList } from './output.js';
-
-/** How DRBD calls the states of a site: its connection, and what goes over it. */
-const DRBD_WORDS: Record<SiteState, { connection: string; replication: string }> = {
-  connecting: { connection: 'Connecting', replication: 'Off' },
-  connected: { connection: 'Connected', replication: 'Established' },
-  behind: { connection: 'Connected', replication: 'Behind' },
-  resyncing: { connection: 'Connected', replication: 'SyncSource' },
-  failed: { connection: 'Connecting', replication: 'Off' },
-  paused: { connection: 'StandAlone', replication: 'Off' },
-};
+import { verifyText } from './verify-text.js';
 
 /** The whole status, without a newline at the end. */
 export function statusText(s: StatusJson): string {
@@ -50,7 +42,7 @@ function deviceLine(d: DeviceStatus): string {
 }
 
 function siteLines(site: SiteStatus, s: StatusJson): string[] {
-  const words = DRBD_WORDS[site.state];
+  const words = drbdWords(site);
   const head =
     `  ${site.name} connection:${words.connection} replication:${words.replication} ` +
     `policy:${policyText(site)}${site.degraded ? ' degraded:yes' : ''} ${site.type}:${site.address === '' ? mapText(site.map) : site.address}`;
@@ -79,6 +71,7 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
     );
   if (site['needs-full-resync']) lines.push('    needs a full resynchronisation');
   if (site.reason !== null) lines.push(`    ${site.state}: ${site.reason}`);
+  if (site.verify !== null) lines.push(...verifyText(site.verify).map((line) => `    ${line}`));
   return lines;
 }
 
@@ -99,6 +92,7 @@ export function rulesText(site: SiteStatus): string {
     limits.length > 0 ? `fall-behind:${limits.join(',').replaceAll(' ', '')}` : '',
     site['sync-timeout-ms'] > 0 ? `sync-timeout:${formatSeconds(site['sync-timeout-ms'] / 1000).replace(' ', '')}` : '',
     site.bandwidth > 0 ? `bandwidth:${short(site.bandwidth)}/s` : '',
+    site['resync-rate'] > 0 ? `resync-rate:${short(site['resync-rate'])}/s` : '',
   ]
     .filter((word) => word !== '')
     .join(' ');
@@ -179,6 +173,8 @@ function judgeSite(site: SiteStatus, critical: string[], warning: string[]): voi
   if (site['waiting-writes'] > 0 && site.state !== 'connected' && site.state !== 'behind')
     critical.push(`${plural(site['waiting-writes'], 'write waits', 'writes wait')} for ${site.name}`);
   if (site.degraded) warning.push(`${site.name} degraded`);
+  const differs = site.verify?.['different-bytes'] ?? 0;
+  if (differs > 0) critical.push(`${site.name} differs in ${short(differs)} (verify of ${site.verify!.started})`);
   if (site['needs-full-resync']) critical.push(`${site.name} needs a full resynchronisation${why}`);
   else if (site.state === 'failed') critical.push(`${site.name} failed${why}`);
   else if (site.state === 'paused' || site.state === 'resyncing') warning.push(`${site.name} ${site.state}${why}`);

@@ -7,9 +7,11 @@ import type { LogPlace } from '../replog/format.js';
 import type { ResizeFacts } from '../replog/resize.js';
 import type { KIND_NAMES, RequestCount } from '../replog/meters.js';
 import type { LinkState, OpenWindow } from '../slink/contract.js';
+import type { VerifyReport } from '../slink/verify.js';
 import { errnoText } from '../base/errors.js';
 import type { GroupConfig, SiteConfig } from './config.js';
 import { servedDevices } from './device-plan.js';
+import { drbdWords } from './drbd-words.js';
 import type {
   CountWord,
   DeviceStatus,
@@ -18,7 +20,15 @@ import type {
   SiteStatus,
   StatisticsStatus,
   StatusJson,
+  VerifyStatus,
 } from './status.js';
+
+export interface VerifyFacts {
+  report: VerifyReport;
+  startedMs: number;
+  /** Undefined while it goes on. */
+  endedMs: number | undefined;
+}
 
 export interface SiteFacts {
   config: SiteConfig;
@@ -41,6 +51,8 @@ export interface SiteFacts {
   unlooked: boolean;
   /** Time of the first record that it has not confirmed, microseconds; 0 where it has all. */
   oldestUs: number;
+  /** The verify that goes on, or the last one; undefined where this daemon has made none. */
+  verify: VerifyFacts | undefined;
 }
 
 export interface WindowFacts {
@@ -269,6 +281,8 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
       : behind === 0
         ? 'UpToDate'
         : 'Consistent';
+  const verify = verifyStatus(f, site.verify);
+  const { replication } = drbdWords({ state: site.state, verify });
   return {
     'peer-node-id': config.nr,
     name: `site${config.nr}`,
@@ -286,6 +300,8 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
     'sync-timeout-ms': config.syncTimeoutMs,
     bandwidth: config.bandwidth,
     'rpo-ms': config.rpoMs,
+    'resync-rate': config.resyncRate,
+    'resync-latency-ms': config.resyncLatencyMs,
     mode: site.sync ? 'S' : 'A',
     degraded: site.degraded,
     'waiting-writes': site.waiting,
@@ -303,7 +319,39 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
         ? null
         : { 'from-seq': open.from, 'to-seq': Math.min(open.to, Math.max(window.tail, open.from)), bytes: open.bytes },
     'recoverable-to': whole && cursor.time > 0 ? new Date(cursor.time / 1000).toISOString() : null,
-    peer_devices: servedDevices(f.config).map((d) => ({ volume: d.nr, 'peer-disk-state': disk })),
+    verify,
+    peer_devices: servedDevices(f.config).map((d) => ({
+      volume: d.nr,
+      'replication-state': replication,
+      'peer-disk-state': disk,
+      'out-of-sync': site.needsFullResync ? Math.ceil(d.size / 1024) : 0,
+    })),
+  };
+}
+
+function verifyStatus(f: GroupFacts, verify: VerifyFacts | undefined): VerifyStatus | null {
+  if (verify === undefined) return null;
+  const { report, startedMs, endedMs } = verify;
+  const { compared, total } = report;
+  const all = ((endedMs ?? f.nowMs) - startedMs) / 1000;
+  const rate = endedMs === undefined ? report.rate : all > 0 ? compared / all : 0;
+  const names = new Map(f.config.devices.map(({ nr, name }) => [nr, name]));
+  return {
+    state: report.state,
+    reason: report.reason === '' ? null : report.reason,
+    started: new Date(startedMs).toISOString(),
+    ended: endedMs === undefined ? null : new Date(endedMs).toISOString(),
+    'bytes-total': total,
+    'bytes-compared': compared,
+    'bytes-per-second': Math.round(rate),
+    'seconds-left': endedMs === undefined && rate >= 1 ? round((total - compared) / rate, 1) : null,
+    'suspected-bytes': report.suspected,
+    'different-bytes': report.different,
+    'range-grain': report.grain,
+    different: report.ranges.map(({ device, start, length }) => ({
+      ...{ volume: device, device: names.get(device) ?? `device ${device}` },
+      ...{ start, length },
+    })),
   };
 }
 

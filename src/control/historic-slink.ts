@@ -78,7 +78,8 @@ async function slinkAdd(host: SlinkHost, [type, countWord, ...params]: readonly 
 
 /** Bare times of a table are milliseconds; `site add` wants them to say so. */
 function tableSetting(key: string, word: string): string {
-  const bare = /=\d+$/.test(word) && Object.hasOwn(siteWords, key) && (key === 'rpo' || key === 'sync-timeout');
+  const times = ['rpo', 'sync-timeout', 'resync-latency'];
+  const bare = /=\d+$/.test(word) && Object.hasOwn(siteWords, key) && times.includes(key);
   return bare ? `${word}ms` : word;
 }
 

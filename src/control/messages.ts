@@ -5,7 +5,8 @@
  *   site NR pause                stop sending to a site; the log keeps what it misses
  *   site NR resume               go on sending
  *   site NR policy POLICY [stall]    sync or async: who waits for the site
- *   site NR set KEY=VALUE…       policy, stall, ack, fallbehind, sync-timeout, bandwidth, rpo (site-settings)
+ *   site NR set KEY=VALUE…       policy, stall, ack, fallbehind, sync-timeout, bandwidth, rpo, … (site-settings)
+ *   site NR verify               compares the site with the local images; `site NR verify stop` ends that
  *   site add NR TYPE:ADDRESS [KEY=VALUE…]    a new site, from the beginning of the log
  *   site remove NR               a site that is no longer fed; its data stay where they are
  *   fail-pending                 answers those who wait for sites with EIO; what they wrote stays in the log
@@ -50,6 +51,7 @@ export interface MessageHost {
   setSite(site: number, words: readonly string[]): Promise<string>;
   addSite(nr: string, where: string, words: readonly string[]): Promise<string>;
   removeSite(site: number): Promise<string>;
+  verify(site: number, what: 'start' | 'stop'): Promise<string>;
   failPending(): Promise<string>;
   /** `resent`: the request was sent to an earlier daemon already, which may have done it. */
   tag(name: string, resent: boolean): Promise<string>;
@@ -81,7 +83,7 @@ const VERBS = [
   'wait',
 ] as const;
 const STATISTICS_VERBS = ['on', 'off', 'reset'] as const;
-const SITE_VERBS = ['pause', 'resume', 'policy', 'set'] as const;
+const SITE_VERBS = ['pause', 'resume', 'policy', 'set', 'verify'] as const;
 const SITES_VERBS = ['add', 'remove'] as const;
 
 /** The words of one message. Throws EINVAL where the text is not one. */
@@ -96,9 +98,10 @@ export function splitMessage(text: string): string[] {
   return line.match(/(?:\\.|\S)+/gu) ?? [];
 }
 
-const SITE_USAGE = 'site NR pause|resume|policy POLICY|set KEY=VALUE…, site add NR TYPE:ADDRESS, site remove NR';
+const SITE_USAGE =
+  'site NR pause|resume|policy POLICY|set KEY=VALUE…|verify [stop], site add NR TYPE:ADDRESS, site remove NR';
 const USAGE =
-  'site NR pause|resume|policy|set, site add|remove NR, fail-pending, device create|resize|remove NAME, tag NAME, ' +
+  'site NR pause|resume|policy|set|verify, site add|remove NR, fail-pending, device create|resize|remove NAME, tag NAME, ' +
   'suspend, resume, flush, wait [NR] [TIMEOUT], replog resize SECTORS, statistics on|off|reset';
 
 /** Carries out one message; resolves to the sentence that answers it, rejects with a RepError. */
@@ -191,6 +194,10 @@ function site(words: readonly string[], rest: readonly string[], host: MessageHo
     case 'set':
       if (more.length === 0) throw misused();
       return host.setSite(nr, more);
+    case 'verify': {
+      if (more.length > 1 || (more.length === 1 && prefixOf(more[0]!, ['stop']) === undefined)) throw misused();
+      return host.verify(nr, more.length === 0 ? 'start' : 'stop');
+    }
     case undefined:
       throw misused();
   }

@@ -6,7 +6,7 @@
 import { servedDevices } from './device-plan.js';
 import { BOUNDS_US, KIND_NAMES, type Histogram } from '../replog/meters.js';
 import { buildStatus, type GroupFacts } from './facts.js';
-import type { StatusJson } from './status.js';
+import type { StatusJson, VerifyStatus } from './status.js';
 
 /** What one link has done since its thread began. */
 export interface LinkCounts {
@@ -72,6 +72,15 @@ const perSite =
   (of: (site: StatusJson['connections'][number]) => number) =>
   (m: Seen): Sample[] =>
     m.status.connections.map((c) => ({ labels: { site: String(c['peer-node-id']) }, value: of(c) }));
+
+/** Sites that were verified, where there is something to say. */
+const perVerify =
+  (of: (verify: VerifyStatus) => number | undefined) =>
+  (m: Seen): Sample[] =>
+    m.status.connections.flatMap((c) => {
+      const value = c.verify === null ? undefined : of(c.verify);
+      return value === undefined ? [] : [{ labels: { site: String(c['peer-node-id']) }, value }];
+    });
 
 const perLink =
   (of: (link: LinkCounts) => number) =>
@@ -362,6 +371,36 @@ export const METRICS: readonly Metric[] = [
     type: 'gauge',
     help: 'Records that the site has not confirmed.',
     of: perSite((c) => c['lag-writes']),
+  },
+  {
+    name: 'reptool_site_verify_running',
+    type: 'gauge',
+    help: '1 while the site is compared with the local images.',
+    of: perSite((c) => Number(c.verify !== null && c.verify.ended === null)),
+  },
+  {
+    name: 'reptool_site_verify_compared_bytes',
+    type: 'gauge',
+    help: 'How much the verify that goes on, or the last one, has compared. Absent before the first.',
+    of: perVerify((v) => v['bytes-compared']),
+  },
+  {
+    name: 'reptool_site_verify_total_bytes',
+    type: 'gauge',
+    help: 'How much it has to compare.',
+    of: perVerify((v) => v['bytes-total']),
+  },
+  {
+    name: 'reptool_site_verify_different_bytes',
+    type: 'gauge',
+    help: 'How much of it differs.',
+    of: perVerify((v) => v['different-bytes']),
+  },
+  {
+    name: 'reptool_site_verify_end_time_seconds',
+    type: 'gauge',
+    help: 'When a verify last came to its end and had looked at everything, seconds since 1970.',
+    of: perVerify((v) => (v.ended === null || v.state !== 'done' ? undefined : Date.parse(v.ended) / 1000)),
   },
   {
     name: 'reptool_site_sent_bytes_total',

@@ -8,6 +8,8 @@
  *   sync-timeout=TIME|none           how long writers wait for the site at most
  *   bandwidth=SIZE|none              bytes per second
  *   rpo=TIME                         how long it may gather
+ *   resync-rate=SIZE|none            bytes per second that a verify reads of the site
+ *   resync-latency=TIME|auto         what requests may take meanwhile
  *   map.DEVICE=PATH                  `site add` only: where a device is at the site
  *   option.WORD=VALUE                `site add` only: what the site's type understands, such as option.tls=require
  *
@@ -42,12 +44,10 @@ const SETTINGS: Record<string, Setting> = {
         : value.split(',').reduce((limits, word) => parseLimitWord(word, limits), { ...NO_LIMITS });
   },
   'sync-timeout': (site, value) => void (site.syncTimeoutMs = value === 'none' ? 0 : time('sync-timeout', value)),
-  bandwidth: (site, value) => {
-    const bytes = value === 'none' ? 0 : parseSize(value);
-    if (bytes === undefined) throw invalid(`bandwidth=${value}`, 'write bytes per second such as 10m, or none');
-    site.bandwidth = Math.round(bytes);
-  },
+  bandwidth: (site, value) => void (site.bandwidth = rate('bandwidth', value)),
   rpo: (site, value) => void (site.rpoMs = time('rpo', value)),
+  'resync-rate': (site, value) => void (site.resyncRate = rate('resync-rate', value)),
+  'resync-latency': (site, value) => void (site.resyncLatencyMs = value === 'auto' ? 0 : time('resync-latency', value)),
 };
 
 /** Words that `site set` understands, in the order of the manual. */
@@ -117,6 +117,12 @@ export function escapeWord(text: string): string {
 
 function unescapeWord(word: string): string {
   return word.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+}
+
+function rate(key: string, value: string): number {
+  const bytes = value === 'none' ? 0 : parseSize(value);
+  if (bytes === undefined) throw invalid(`${key}=${value}`, 'write bytes per second such as 10m, or none');
+  return Math.round(bytes);
 }
 
 /** A bare number could be seconds (as elsewhere on the command line) or milliseconds (as in tables): it says which. */

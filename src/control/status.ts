@@ -5,6 +5,7 @@
  */
 import type { Transport } from '../fuse/transport.js';
 import type { LinkState } from '../slink/contract.js';
+import type { VerifyState } from '../slink/verify.js';
 
 export interface StatusJson {
   name: string;
@@ -156,6 +157,9 @@ export interface SiteStatus {
   /** Bytes per second that are sent at most; 0 = unlimited. */
   bandwidth: number;
   'rpo-ms': number;
+  /** Bytes per second that a verify looks at, at most; 0 = unlimited. And what requests may take meanwhile; 0 = automatic. */
+  'resync-rate': number;
+  'resync-latency-ms': number;
   /** `S`: every write waits for the site just now (it is sync, or beyond its limits); `A`: none does. */
   mode: 'A' | 'S';
   /** Its timeout is over: writers go on without it until it has caught up. */
@@ -181,5 +185,40 @@ export interface SiteStatus {
   'open-window': { 'from-seq': number; 'to-seq': number; bytes: number } | null;
   /** The site shows the group's history up to here. */
   'recoverable-to': string | null;
-  peer_devices: { volume: number; 'peer-disk-state': 'UpToDate' | 'Consistent' | 'Inconsistent' | 'DUnknown' }[];
+  /** The verify that goes on, or the last one since the daemon started. */
+  verify: VerifyStatus | null;
+  peer_devices: PeerDeviceStatus[];
+}
+
+/** In DRBD's words; see drbd-words. */
+export type ReplicationState = 'Off' | 'Established' | 'Behind' | 'SyncSource' | 'VerifyS';
+
+export interface PeerDeviceStatus {
+  volume: number;
+  'replication-state': ReplicationState;
+  'peer-disk-state': 'UpToDate' | 'Consistent' | 'Inconsistent' | 'DUnknown';
+  /** KiB that have to be copied, as DRBD counts them. */
+  'out-of-sync': number;
+}
+
+/** What a verify of a site has come to. */
+export interface VerifyStatus {
+  /** `waiting`: the local images cannot be trusted just now. `done`, `stopped` and `failed` are ends. */
+  state: VerifyState;
+  /** Why it waits, or ended early. */
+  reason: string | null;
+  started: string;
+  ended: string | null;
+  'bytes-total': number;
+  'bytes-compared': number;
+  /** Over the last seconds; behind the end, over all of it. */
+  'bytes-per-second': number;
+  /** Null while it is not known, and behind the end. */
+  'seconds-left': number | null;
+  /** Seen to differ, and not judged yet: writes may be on their way. */
+  'suspected-bytes': number;
+  'different-bytes': number;
+  /** Ranges were widened to multiples of so many bytes, since there are too many; 512: they are exact. */
+  'range-grain': number;
+  different: { volume: number; device: string; start: number; length: number }[];
 }

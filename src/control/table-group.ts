@@ -134,6 +134,8 @@ function siteFacts(site: SiteConfig): Record<string, string> {
     rpo: String(site.rpoMs),
     bandwidth: String(site.bandwidth),
     'sync-timeout': String(site.syncTimeoutMs),
+    'resync-rate': String(site.resyncRate),
+    'resync-latency': String(site.resyncLatencyMs),
   };
 }
 

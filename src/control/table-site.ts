@@ -11,7 +11,7 @@ interface SiteWord {
   print(site: SiteConfig): string | undefined;
 }
 
-type NumberKey = 'syncTimeoutMs' | 'bandwidth' | 'rpoMs';
+type NumberKey = 'syncTimeoutMs' | 'bandwidth' | 'rpoMs' | 'resyncRate' | 'resyncLatencyMs';
 
 function number(word: string, key: NumberKey, unit: string): SiteWord {
   return {
@@ -36,6 +36,8 @@ export const siteWords: Record<string, SiteWord> = {
   'sync-timeout': number('sync-timeout', 'syncTimeoutMs', 'milliseconds'),
   bandwidth: number('bandwidth', 'bandwidth', 'bytes per second'),
   rpo: number('rpo', 'rpoMs', 'milliseconds'),
+  'resync-rate': number('resync-rate', 'resyncRate', 'bytes per second'),
+  'resync-latency': number('resync-latency', 'resyncLatencyMs', 'milliseconds'),
 };
 
 export function printSiteWords(site: SiteConfig): string[] {

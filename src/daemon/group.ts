@@ -31,6 +31,7 @@ import { SiteAdmin } from './site-admin.js';
 import { checkSupported, resyncServed } from './supported.js';
 import type { FromApply, FromCommit, FromShip } from './shell.js';
 import type { FromData } from './threads.js';
+import { Verifying } from './verifying.js';
 import { View } from './view.js';
 import { broken, log, within } from './workers.js';
 
@@ -59,6 +60,7 @@ export class Group implements Serving {
   /** Absent where links do not leave the ring. */
   private readonly leaving: Leaving | undefined;
   private readonly resizing: Resizing;
+  private readonly verifying: Verifying;
   private readonly appends = new Map<number, (done: { seq: number; timeUs: number }) => void>();
   private nextAppend = 1;
   private pumpTimer: NodeJS.Timeout | undefined;
@@ -136,6 +138,11 @@ export class Group implements Serving {
       this.detaching,
       this.resizing,
     );
+    this.verifying = new Verifying({
+      ...{ config: opened.config, links: this.links },
+      hindrance: () => (this.detaching.wanted ? 'slink 0 is detached or failing; repair the local images first' : ''),
+      told: (link, what) => this.view.verifyEvent(link, what),
+    });
     this.indexer = new Indexer(opened.log, window, shared, checkpointer, (what) => this.view.failed(what));
     this.admin = new SiteAdmin({
       ...{ groupDir: config.groupDir, opened, around, threads, checkpointer },
@@ -156,8 +163,7 @@ export class Group implements Serving {
       devices: () => servedDevices(opened.config).map((d) => d.name),
       changes: () => this.devices.changes,
       append: (type, payload) => this.append(type, 0, payload),
-      detaching: this.detaching,
-      resizing: this.resizing,
+      ...{ detaching: this.detaching, resizing: this.resizing, verifying: this.verifying },
       statistics: (what) => {
         this.view.forget();
         return this.view.statistics.set(what, Date.now());
@@ -386,6 +392,8 @@ export class Group implements Serving {
       case 'window':
         link.window = message.window;
         return;
+      case 'verify':
+        return this.verifying.heard(link, message.id, message.report);
       case 'failed':
         link.state = 'failed';
         link.reason = message.message;

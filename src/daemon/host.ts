@@ -13,6 +13,7 @@ import { linkFact, holdsLog, type Link } from './links.js';
 import type { Detaching } from './detaching.js';
 import type { Resizing } from './resizing.js';
 import type { SiteAdmin } from './site-admin.js';
+import type { Verifying } from './verifying.js';
 
 export interface HostParts {
   window: Window;
@@ -27,6 +28,7 @@ export interface HostParts {
   logPath: string;
   detaching: Detaching;
   resizing: Resizing;
+  verifying: Verifying;
   statistics: (what: 'on' | 'off' | 'reset') => string;
 }
 
@@ -147,6 +149,11 @@ export class GroupHost implements MessageHost {
         `site ${site}: slink 0 is detached and reads come from it; repair the local images and resume, then remove it`,
       );
     return this.p.admin.remove(site);
+  }
+
+  async verify(site: number, what: 'start' | 'stop'): Promise<string> {
+    const { verifying } = this.p;
+    return what === 'start' ? verifying.start(site) : verifying.stop(site);
   }
 
   async failPending(): Promise<string> {

@@ -3,7 +3,7 @@
  * want it. What is to outlive the daemon goes to the checkpointer, which keeps it in the index.
  */
 import { isRaw, type SiteConfig } from '../control/config.js';
-import type { SiteFacts } from '../control/facts.js';
+import type { SiteFacts, VerifyFacts } from '../control/facts.js';
 import type { LinkFact } from '../index/contract.js';
 import { R_TIME, type LogPlace } from '../replog/format.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
@@ -54,6 +54,8 @@ export interface Link {
   progress: Omit<ResyncProgress, 'epoch'> | undefined;
   /** As its thread told now and then; undefined for a site that never has one, or was not open yet. */
   window: OpenWindow | null | undefined;
+  /** The verify that goes on, or the last one. */
+  verify: VerifyFacts | undefined;
 }
 
 export function makeLink(config: SiteConfig, place: number, start: LinkStart, thread: ShipThread): Link {
@@ -74,6 +76,7 @@ export function makeLink(config: SiteConfig, place: number, start: LinkStart, th
     resync: start.resync,
     progress: undefined,
     window: undefined,
+    verify: undefined,
   };
 }
 
@@ -144,6 +147,7 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     window: openWindow(link, shared, confirmed),
     unlooked: isRaw(link.config) && link.window === undefined,
     oldestUs: oldestUnconfirmed(link.cursor, window, timeline, tail),
+    verify: link.verify,
   };
 }
 

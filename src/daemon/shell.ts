@@ -14,8 +14,15 @@ import type { LogPlace } from '../replog/format.js';
 import type { ClosedSegment } from '../replog/segments.js';
 import type { GroupIdentity, LinkState, OpenWindow, SiteCursor, SiteDevice } from '../slink/contract.js';
 import type { ImageSpec, LocalSpec } from '../slink/images.js';
-import type { CopiedReport, InSyncReport, ResyncOrder, ResyncProgress } from '../slink/resync.js';
+import type {
+  CopiedReport,
+  InSyncReport,
+  LocalCopySource,
+  ResyncOrder,
+  ResyncProgress,
+} from '../slink/resync-order.js';
 import type { Readers } from '../slink/shipper.js';
+import type { VerifyReport } from '../slink/verify.js';
 import type { SlinkAround } from '../slink/types.js';
 import type { WorkerBase } from './threads.js';
 
@@ -88,7 +95,10 @@ export type ToShell =
   /** To a shipper: the link was dropped to its dirty logs, or dropped again. */
   | { t: 'resync'; order: ResyncOrder }
   /** To a shipper: the index holds no dirty region of this epoch any more. */
-  | { t: 'whole'; epoch: number; wholeAt: number };
+  | { t: 'whole'; epoch: number; wholeAt: number }
+  /** To a shipper: compare the site with these images of slink 0 (reports are marked with `id`); end that. */
+  | { t: 'verify'; id: number; locals: LocalCopySource[] }
+  | { t: 'verifyStop' };
 
 export type FromShell =
   | { t: 'up' }
@@ -123,7 +133,8 @@ export type FromShip =
   /** What the site had confirmed may be gone: everything is to be marked, and a new epoch begins. */
   | { t: 'lost'; epoch: number }
   | ({ t: 'insync' } & InSyncReport)
-  | ({ t: 'progress' } & ResyncProgress);
+  | ({ t: 'progress' } & ResyncProgress)
+  | { t: 'verify'; id: number; report: VerifyReport };
 
 /** A machine that is ready to run, and what the shell asks it. */
 export interface Runner {

@@ -46,15 +46,17 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     ...start.around,
     nbd: (where) => new NbdThread(where),
   });
+  const locals = (): LocalSource =>
+    new LocalSource(realIo, window, shared, ({ nr, path }) =>
+      strangeLocalImage(realIo, nr, path, start.identity.logId),
+    );
   const resync = new Resync(
     {
       window,
       shared,
       clock: realClock,
       site,
-      local: new LocalSource(realIo, window, shared, ({ nr, path }) =>
-        strangeLocalImage(realIo, nr, path, start.identity.logId),
-      ),
+      local: locals(),
       events: {
         copied: (report) => post({ t: 'copied', ...report }),
         inSync: (report) => post({ t: 'insync', ...report }),
@@ -78,7 +80,9 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
         state: (state, reason) => post({ t: 'state', state, reason }),
         window: (window) => post({ t: 'window', window }),
         rests: tidyNowAndThen,
+        verify: (id, report) => post({ t: 'verify', id, report }),
       },
+      locals,
     },
     {
       identity: start.identity,
@@ -94,6 +98,7 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
     },
   );
   let { site: settings } = start;
+  shipper.verifier.configure(throttleOf(settings));
   return {
     machine: shipper,
     bell: shared.bell(SH.BELL_LINKS + 2 * data.link),
@@ -115,11 +120,14 @@ runShell<ShipStart>('reptool-ship', data, shared, (start) => {
       if (message.t === 'readersGone') shipper.readersGone();
       if (message.t === 'resync') shipper.resync(message.order);
       if (message.t === 'whole') shipper.whole(message.epoch, message.wholeAt);
+      if (message.t === 'verify') shipper.verifier.begin(message);
+      if (message.t === 'verifyStop') shipper.verifier.end('stopped', 'by an operator');
       if (message.t === 'site') {
         settings = message.site;
         const { rpoMs, bandwidth } = settings;
         shipper.configure(rpoMs, bandwidth, deferralOf(settings).defer);
         resync.configure(throttleOf(settings));
+        shipper.verifier.configure(throttleOf(settings));
       }
     },
     close: () => {
@@ -141,8 +149,8 @@ function mayHold(site: SiteConfig): boolean {
   return site.policy === 'sync' || site.stall || hasLimit(site.fallBehind);
 }
 
-function throttleOf(site: SiteConfig & { resyncRate?: number; resyncLatencyMs?: number }): ThrottleOptions {
-  return { rate: site.resyncRate ?? 0, latencyMs: site.resyncLatencyMs ?? 0 };
+function throttleOf({ resyncRate, resyncLatencyMs }: SiteConfig): ThrottleOptions {
+  return { rate: resyncRate, latencyMs: resyncLatencyMs };
 }
 
 /** Whoever asked for a short lag, or for a bound on it, gets it under load too. */

@@ -145,6 +145,16 @@ export class View {
     if (link.state === 'failed') log(`site ${link.config.nr} failed: ${link.reason}`);
   }
 
+  /** A verify of the site has begun or ended. */
+  verifyEvent(link: Link, what: 'start' | 'end'): void {
+    this.forget();
+    const { report } = link.verify!;
+    const end = what === 'end' ? { result: report.state, different: report.different } : {};
+    const why = report.reason === '' ? undefined : report.reason;
+    this.events.add('change', 'site', `site${link.config.nr}`, { nr: link.config.nr, verify: what, ...end }, why);
+    if (report.different > 0) this.failed(`site ${link.config.nr}: a verify found ${report.different} bytes to differ`);
+  }
+
   private facts(): GroupFacts {
     const now = Date.now();
     if (this.cached !== undefined && now - this.cached.at <= STATUS_MS) return this.cached.facts;

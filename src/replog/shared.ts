@@ -24,8 +24,10 @@
  *   GATES        main       two words, bit i = link i may hold writers now; an entry waits for no other links
  *   SYNC         main       two words, links that every write and flush waits for (subset of GATES)
  *   LIMITED      main       two words, links whose fall-behind limits count now (subset of GATES)
- *   DOUBTS       applier    grows with every failed sync of slink 0's images, behind DOUBT of the window: whoever found it
- *                           the same before it read an image and behind the next good sync has read what was kept
+ *   DOUBTS       applier    grows with every failed sync of slink 0's images, behind DOUBT of the window, and when they
+ *                           are closed to be opened anew (AWAY): whoever found it the same before it read an image and
+ *                           behind the next good sync has read what was kept
+ *   SYNCED       applier    low 32 bits of the seq below which slink 0's images are synced
  *   LINK_SEQ     shipper i  low 32 bits of the seq below which the site has confirmed everything
  *   HELD         shipper i  low 32 bits of the seq below which everything is in the site's images; a folder confirms what
  *                           it has staged (LINK_SEQ) before that
@@ -82,6 +84,7 @@ export const SH = {
   SYNC: 24,
   LIMITED: 26,
   DOUBTS: 28,
+  SYNCED: 29,
   MAPPING: 40,
   /** Bell of link thread i stands at BELL_LINKS + 2·i. */
   BELL_LINKS: 64,

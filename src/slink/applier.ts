@@ -134,6 +134,7 @@ export class Applier implements Machine {
     this.gatherMs = options.gatherMs ?? 5;
     this.retryMs = options.retryMs ?? 1000;
     this.probeMs = options.probeMs ?? 15_000;
+    parts.shared.store(SH.SYNCED, this.synced.seq | 0);
     this.retried = parts.shared.load(SH.LOCAL_RETRY);
     this.asked = parts.shared.load(SH.SYNC_ASK);
     this.lastApplyAt = parts.clock.monoMs();
@@ -213,6 +214,8 @@ export class Applier implements Machine {
     const { shared, window, log, images } = this.parts;
     this.away = true;
     window.store(W.AWAY, 1);
+    // What was read of them may be a page that the kernel gave up, and nobody will be told: they are closed without a sync.
+    shared.bump(SH.DOUBTS);
     // So that its file system can be unmounted and repaired.
     images.close();
     this.reader = new LogReader(log);
@@ -351,7 +354,7 @@ export class Applier implements Machine {
   }
 
   private sync(durable: number): number {
-    const { window, images, events } = this.parts;
+    const { window, shared, images, events } = this.parts;
     const place = this.boundary(durable);
     const rc = images.sync();
     if (rc < 0) {
@@ -365,6 +368,7 @@ export class Applier implements Machine {
     if (this.failing) this.healed();
     if (place !== undefined) {
       this.synced = place;
+      shared.store(SH.SYNCED, place.seq | 0);
       events.synced({ ...place });
     }
     return 0;

@@ -8,6 +8,8 @@ import type { GroupIdentity, LinkState, OpenWindow, Site, SiteCursor, SiteDevice
 import type { DeferOptions } from './deferral.js';
 import type { Resync } from './resync.js';
 import type { ResyncOrder } from './resync-order.js';
+import type { VerifierParts } from './verifier.js';
+import type { VerifyReport } from './verify.js';
 
 export interface ShipperEvents {
   /** The site has confirmed everything before `place`, a batch boundary of the log (Checkpointer.noteLink). */
@@ -21,6 +23,8 @@ export interface ShipperEvents {
   window?(window: OpenWindow | null): void;
   /** It has been at rest for a while, after being opened or having sent something. */
   rests?(): void;
+  /** How far the verify is that was ordered as `id`. */
+  verify?(id: number, report: VerifyReport): void;
 }
 
 export interface ShipperParts {
@@ -34,6 +38,8 @@ export interface ShipperParts {
   meter?: LinkMeter;
   /** Copies where the link has left the ring; left out: it never does. */
   resync?: Resync;
+  /** Slink 0's images for a verify; left out: there is none. */
+  locals?: VerifierParts['locals'];
 }
 
 export interface ShipperOptions {

@@ -29,6 +29,7 @@ import { ShipBuffers } from './ship-buffers.js';
 import { Judge } from './ship-judge.js';
 import { LogView } from './ship-view.js';
 import { LinkWords } from './ship-words.js';
+import { Verifier } from './verifier.js';
 
 export type { Readers, ShipperOptions, ShipperParts } from './ship-parts.js';
 
@@ -52,6 +53,8 @@ export class Shipper implements Machine {
   private readonly view: LogView;
   private readonly words: LinkWords;
   private readonly judge: Judge;
+  /** Compares the site with slink 0's images, beside shipping; reports come as events. */
+  readonly verifier: Verifier;
 
   private opened = false;
   private paused: boolean;
@@ -83,7 +86,7 @@ export class Shipper implements Machine {
     this.view = new LogView(parts.window, options.cursor);
     this.words = new LinkWords(parts.shared, options.place, parts.events, options.cursor);
     this.judge = new Judge(options.identity.nr, this.view, this.buffers);
-
+    this.verifier = new Verifier(parts, () => this.closed);
     this.deferral = new Deferral(this.options.rpoMs, parts.log, options.defer);
     this.paused = options.paused ?? false;
     this.fresh = options.fresh;
@@ -108,6 +111,7 @@ export class Shipper implements Machine {
   /** From the moment the state says so, nothing is under way, and the cursor is where it stays. */
   pause(): void {
     this.paused = true;
+    this.verifier.end('stopped', 'the site was paused');
     this.tellCursor(this.parts.clock.monoMs(), true);
     this.setState('paused', '');
   }
@@ -125,6 +129,7 @@ export class Shipper implements Machine {
     const { resync, site } = this.parts;
     assert(resync !== undefined, 'what a resync needs is there');
     if (!resync.begin(order)) return;
+    this.verifier.end('failed', 'the site has left the ring and is resynced');
     this.imagesHold(false);
     site.close();
     this.opened = false;
@@ -142,7 +147,13 @@ export class Shipper implements Machine {
 
   /** True while a step may take so long that messages are to be looked for behind each. */
   get heeds(): boolean {
-    return this.copying;
+    return this.copying || this.verifier.active;
+  }
+
+  /** Why the site's images cannot be compared with anything, ''. */
+  private get closed(): string {
+    if (this.copying) return 'it is being resynced';
+    return this.paused ? 'it is paused' : this.opened ? '' : 'it is not open';
   }
 
   /** Tries a failed site at the next step: somebody says that it is back. */
@@ -198,8 +209,10 @@ export class Shipper implements Machine {
       return this.tryOpen(now);
     }
     if (this.copying) return this.shipAndCopy(now);
-    if (this.view.durable > this.cursor.seq) return this.ship(now, this.view.durable);
-    return this.rest(now);
+    const beside = this.verifier.step(this.cursor.seq);
+    if (beside < 0) return this.fail(this.parts.site.reason);
+    const { durable } = this.view;
+    return Math.min(beside, durable > this.cursor.seq ? this.ship(now, durable) : this.rest(now));
   }
 
   /**
@@ -225,6 +238,7 @@ export class Shipper implements Machine {
 
   /** Ends the work with the site; what is confirmed stays confirmed. */
   close(): void {
+    this.verifier.end('stopped', 'the group is closed');
     this.imagesHold(false);
     if (this.opened && this.parts.site.unflushed) this.parts.site.flush();
     this.tellCursor(this.parts.clock.monoMs(), true);
@@ -295,6 +309,7 @@ export class Shipper implements Machine {
   }
 
   private fail(reason: string): number {
+    this.verifier.end('failed', `the site has failed: ${reason}`);
     this.imagesHold(false);
     // What was confirmed before stays confirmed.
     this.tellCursor(this.parts.clock.monoMs(), true);
@@ -364,7 +379,8 @@ export class Shipper implements Machine {
     const { cursor, deferral } = this;
     const { durablePos } = this.view;
     const { shared } = this.parts;
-    if (this.hurryTo > cursor.seq || this.wanted || this.read || shared.load(SH.CLOSING) !== 0) deferral.stop();
+    const hurried = Math.max(this.hurryTo, this.verifier.wants) > cursor.seq;
+    if (hurried || this.wanted || this.read || shared.load(SH.CLOSING) !== 0) deferral.stop();
     else {
       const wait = deferral.wait(now, durablePos, durablePos - cursor.pos, durablePos - shared.logHead);
       if (wait > 0) return wait;
@@ -391,6 +407,7 @@ export class Shipper implements Machine {
   private send(now: number): number {
     const { batch, cursor } = this;
     const { site } = this.parts;
+    this.verifier.sent(batch.mem, batch.recordAt(0), batch.records);
     assert(batch.records > 0, 'there is something to send');
     const last = batch.recordAt(batch.records - 1);
     assert(getU64(batch.mem.dv, last + R_SEQ) === cursor.seq + batch.records - 1, 'records are copied without a gap');

@@ -30,6 +30,7 @@ const SAMPLES: Record<string, { words: string; exit: number }> = {
   'site remove': { words: 'site remove 1 --mount TOP', exit: EXIT.UNREACHABLE },
   'site resume': { words: 'site resume 1 --mount TOP', exit: EXIT.UNREACHABLE },
   'site set': { words: 'site set 1 --policy sync --mount TOP', exit: EXIT.UNREACHABLE },
+  'site verify': { words: 'site verify 1 --mount TOP', exit: EXIT.UNREACHABLE },
   status: { words: 'status TOP', exit: EXIT.UNREACHABLE },
   table: { words: 'table TOP', exit: EXIT.UNREACHABLE },
   tag: { words: 'tag here --mount TOP', exit: EXIT.UNREACHABLE },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { lagSentence, statusText, verdict } from '../../../src/cli/status-text.js';
-import type { SiteStatus, StatusJson } from '../../../src/control/status.js';
+import type { SiteStatus, StatusJson, VerifyStatus } from '../../../src/control/status.js';
 import { GIB, MIB } from '../../../src/base/units.js';
 
 const SITE: SiteStatus = {
@@ -16,6 +16,8 @@ const SITE: SiteStatus = {
   'sync-timeout-ms': 0,
   bandwidth: 0,
   'rpo-ms': 100,
+  'resync-rate': 0,
+  'resync-latency-ms': 0,
   mode: 'A',
   degraded: false,
   'waiting-writes': 0,
@@ -30,7 +32,23 @@ const SITE: SiteStatus = {
   'lag-writes': 0,
   'open-window': null,
   'recoverable-to': '2026-11-20T07:00:00.000Z',
-  peer_devices: [{ volume: 0, 'peer-disk-state': 'UpToDate' }],
+  verify: null,
+  peer_devices: [{ volume: 0, 'replication-state': 'Established', 'peer-disk-state': 'UpToDate', 'out-of-sync': 0 }],
+};
+
+const VERIFY: VerifyStatus = {
+  state: 'done',
+  reason: null,
+  started: '2026-11-20T07:00:00.000Z',
+  ended: '2026-11-20T07:00:04.000Z',
+  'bytes-total': GIB,
+  'bytes-compared': GIB,
+  'bytes-per-second': 256 * MIB,
+  'seconds-left': null,
+  'suspected-bytes': 0,
+  'different-bytes': 0,
+  'range-grain': 512,
+  different: [],
 };
 
 function status(change: Partial<StatusJson> = {}, site: Partial<SiteStatus> = {}): StatusJson {
@@ -139,6 +157,56 @@ describe('cli/status-text', () => {
       assert.ok(text.split('\n').includes(line), `${line}\nin\n${text}`);
   });
 
+  const runs: Partial<VerifyStatus> = { state: 'running', ended: null, 'bytes-compared': GIB / 4, 'seconds-left': 3 };
+  const range = { volume: 0, device: 'disk0', start: 4096, length: 512 };
+  const VERIFIES: { name: string; verify: Partial<VerifyStatus>; lines: string[] }[] = [
+    {
+      name: 'goes on',
+      verify: runs,
+      lines: ['    verify: 25% of 1GiB, 256MiB/s, 3 s left; no difference so far'],
+    },
+    {
+      name: 'waits',
+      verify: { ...runs, state: 'waiting', reason: 'slink 0 is detached', 'bytes-per-second': 0, 'seconds-left': null },
+      lines: ['    verify: 25% of 1GiB, waits: slink 0 is detached; no difference so far'],
+    },
+    {
+      name: 'found nothing',
+      verify: {},
+      lines: ['    verify of 2026-11-20T07:00:00.000Z: 1GiB compared in 4 s, no difference'],
+    },
+    {
+      name: 'found something',
+      verify: { 'different-bytes': 512, different: [range] },
+      lines: [
+        '    verify of 2026-11-20T07:00:00.000Z: 1GiB compared in 4 s, 512B in 1 range differ',
+        '      disk0: 512 bytes from byte 4096 on differ',
+      ],
+    },
+    {
+      name: 'was stopped',
+      verify: { state: 'stopped', reason: 'by an operator', 'bytes-compared': MIB },
+      lines: [
+        '    verify of 2026-11-20T07:00:00.000Z: stopped after 1MiB of 1GiB (by an operator); no difference so far',
+      ],
+    },
+  ];
+  for (const { name, verify, lines } of VERIFIES)
+    it(`statusText shows a verify that ${name}`, () => {
+      const text = statusText(status({}, { verify: { ...VERIFY, ...verify } }));
+      for (const line of lines) assert.ok(text.split('\n').includes(line), `${line}\nin\n${text}`);
+      assert.equal(text.includes('replication:VerifyS'), verify.ended === null);
+    });
+
+  it('statusText lists eight ranges of a verify and counts the others', () => {
+    const different = Array.from({ length: 11 }, (_, i) => ({ ...range, start: i * 4096 }));
+    const verify = { ...VERIFY, 'different-bytes': 11 * 512, 'range-grain': 2048, different };
+    const text = statusText(status({}, { verify }));
+    assert.equal(text.match(/ bytes from byte /g)!.length, 8);
+    assert.match(text, /5.5KiB in 11 ranges differ, told in steps of 2KiB$/m);
+    assert.match(text, /^ {6}and 3 ranges more; status\.json lists them$/m);
+  });
+
   const log = status().log;
   const VERDICTS: { name: string; change?: Partial<StatusJson>; site?: Partial<SiteStatus>; line: string }[] = [
     { name: 'all is well', line: '0 OK reptool default: site1 connected' },
@@ -178,6 +246,11 @@ describe('cli/status-text', () => {
       name: 'writes are suspended',
       change: { suspended: true, 'suspended-reason': 'disk full' },
       line: '2 CRITICAL reptool default: suspended: disk full',
+    },
+    {
+      name: 'a verify found a difference',
+      site: { verify: { ...VERIFY, 'different-bytes': 512, different: [range] } },
+      line: '2 CRITICAL reptool default: site1 differs in 512B (verify of 2026-11-20T07:00:00.000Z)',
     },
     {
       name: 'a site needs everything anew',

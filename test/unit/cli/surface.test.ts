@@ -66,6 +66,7 @@ function plain(roff: string): string {
 
 /** Names of all properties, of what lies deeper too. */
 function propertiesOf(s: Schema): string[] {
+  if (s.$ref !== undefined) return propertiesOf(schema(s.$ref));
   const own = Object.entries(s.properties ?? {}).flatMap(([name, each]) => [name, ...propertiesOf(each)]);
   return [...own, ...(s.items === undefined ? [] : propertiesOf(s.items))];
 }

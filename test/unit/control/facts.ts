@@ -21,6 +21,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     window: null,
     unlooked: false,
     oldestUs: (NOW - 2500) * 1000,
+    verify: undefined,
   };
   return {
     config,

@@ -31,6 +31,10 @@ class FakeHost implements MessageHost {
     this.calls.push(`removeSite ${site}`);
     return 'done';
   }
+  async verify(site: number, what: string): Promise<string> {
+    this.calls.push(`verify ${site} ${what}`);
+    return 'done';
+  }
   async failPending(): Promise<string> {
     this.calls.push('failPending');
     return 'done';
@@ -74,6 +78,8 @@ describe('control/messages', () => {
     { text: 'site 1 set bandwidth=10m rpo=1s', call: 'setSite 1 bandwidth=10m rpo=1s' },
     { text: 'site add 2 blockdev:/b policy=sync', call: 'addSite 2 blockdev:/b policy=sync' },
     { text: 'site remove 7', call: 'removeSite 7' },
+    { text: 'site 1 verify', call: 'verify 1 start' },
+    { text: 'site 1 v st', call: 'verify 1 stop' },
     { text: 'fail-pending', call: 'failPending' },
     { text: 'tag before-upgrade', call: 'tag before-upgrade' },
     { text: 't x', call: 'tag x' },
@@ -115,6 +121,10 @@ describe('control/messages', () => {
     { text: 'site 1', errno: 'EINVAL', message: /write: site NR pause\|resume/ },
     { text: 'site 1 pause now', errno: 'EINVAL', message: /write: site NR/ },
     { text: 'site 1 stop', errno: 'EINVAL', message: /write: site NR/ },
+    { text: 'site 1 verify now', errno: 'EINVAL', message: /write: site NR/ },
+    { text: 'site 1 verify stop now', errno: 'EINVAL', message: /write: site NR/ },
+    { text: 'site 9 verify', errno: 'ENOENT', message: /site 9: no such site; there is 1, 7/ },
+    { text: 'site 0 verify', errno: 'EINVAL', message: /slink 0 is the local site/ },
     { text: 'site 0 pause', errno: 'EINVAL', message: /slink 0 is the local site/ },
     { text: 'site 9 pause', errno: 'ENOENT', message: /site 9: no such site; there is 1, 7/ },
     { text: 'wait 9', errno: 'ENOENT', message: /site 9: no such site/ },

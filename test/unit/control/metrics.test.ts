@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { VerifyFacts } from '../../../src/control/facts.js';
 import { BUCKETS, type Histogram } from '../../../src/replog/meters.js';
 import { METRICS, metricsText, type MetricFacts } from '../../../src/control/metrics.js';
 import { parseMetrics, valueOf } from '../../support/prometheus.js';
 import { TOP } from '../cli/support.js';
-import { facts, withSite } from './facts.js';
+import { MIB, NOW, facts, withSite } from './facts.js';
 
 const histogram = (first: number, last = 0): Histogram => {
   const buckets = new Array<number>(BUCKETS).fill(0);
@@ -35,9 +36,29 @@ function documented(): string[] {
   return [...body.matchAll(/^\.TP\n\.(?:BR?|BI) (reptool_\w+)(?: .*)?$/gm)].map((hit) => hit[1]!);
 }
 
+const VERIFIED: VerifyFacts = {
+  startedMs: NOW - 9000,
+  endedMs: NOW - 4000,
+  report: {
+    ...{ state: 'done', reason: '', total: MIB, compared: MIB, rate: 0, suspected: 0, different: 512, grain: 512 },
+    ranges: [{ device: 0, start: 4096, length: 512 }],
+  },
+};
+
 describe('control/metrics', () => {
+  it('metricsText tells of a verify, and of its end only when it has looked at everything', () => {
+    const of = (verify: VerifyFacts) => parseMetrics(metricsText(metricFacts({ group: withSite({ verify }) })));
+    const done = of(VERIFIED);
+    assert.equal(valueOf(done, 'reptool_site_verify_running', { site: '1' }), 0);
+    assert.equal(valueOf(done, 'reptool_site_verify_different_bytes', { site: '1' }), 512);
+    assert.equal(valueOf(done, 'reptool_site_verify_end_time_seconds', { site: '1' }), (NOW - 4000) / 1000);
+    const stopped = of({ ...VERIFIED, report: { ...VERIFIED.report, state: 'stopped', reason: 'by an operator' } });
+    assert.equal(stopped.has('reptool_site_verify_end_time_seconds'), false);
+    assert.equal(valueOf(of({ ...VERIFIED, endedMs: undefined }), 'reptool_site_verify_running', { site: '1' }), 1);
+  });
+
   it('metricsText is valid by the exposition format and has every metric', () => {
-    const families = parseMetrics(metricsText(metricFacts()));
+    const families = parseMetrics(metricsText(metricFacts({ group: withSite({ verify: VERIFIED }) })));
     assert.deepEqual(
       [...families.keys()],
       METRICS.map((m) => m.name),

@@ -22,6 +22,10 @@ describe('control/site-settings', () => {
     { words: ['bandwidth=10m'], is: { bandwidth: 10 << 20 } },
     { words: ['rpo=1s'], is: { rpoMs: 1000 } },
     { words: ['rpo=0'], is: { rpoMs: 0 } },
+    { words: ['resync-rate=100m'], is: { resyncRate: 100 << 20 } },
+    { words: ['resync-rate=none'], is: { resyncRate: 0 } },
+    { words: ['resync-latency=20ms'], is: { resyncLatencyMs: 20 } },
+    { words: ['resync-latency=auto'], is: { resyncLatencyMs: 0 } },
     { words: ['ack=durable'], is: { ack: 'durable' } },
   ];
   for (const { words, is } of fine)
@@ -44,6 +48,8 @@ describe('control/site-settings', () => {
     { words: ['fallbehind=age=3s'], error: /fall-behind "age"/ },
     { words: ['sync-timeout=30'], error: /a time with its unit/ },
     { words: ['bandwidth=fast'], error: /bytes per second such as 10m/ },
+    { words: ['resync-rate=slow'], error: /resync-rate=slow: write bytes per second such as 10m/ },
+    { words: ['resync-latency=20'], error: /resync-latency=20: write a time with its unit/ },
     { words: ['stall=maybe'], error: /stall=yes or stall=no/ },
     { words: ['ack=soon'], error: /durable or received/ },
   ];

@@ -69,7 +69,9 @@ describe('control/status', () => {
     assert.equal(site!['lag-bytes'], 40960 + 512);
     assert.equal(site!['lag-writes'], 12);
     assert.equal(site!['recoverable-to'], '2026-11-20T05:59:55.000Z');
-    assert.deepEqual(site!.peer_devices, [{ volume: 0, 'peer-disk-state': 'Consistent' }]);
+    assert.deepEqual(site!.peer_devices, [
+      { volume: 0, 'replication-state': 'Established', 'peer-disk-state': 'Consistent', 'out-of-sync': 0 },
+    ]);
   });
 
   it('buildStatus tells no lag where the site has all', () => {

@@ -586,6 +586,8 @@ describe('table', () => {
       stall: true,
       rpoMs: 0,
       bandwidth: 1000,
+      resyncRate: 2000,
+      resyncLatencyMs: 20,
       fallBehind: { ios: 3, size: 1024, timeoutMs: 5 },
     });
     Object.assign(two, { policy: 'sync', syncTimeoutMs: 400 });
@@ -622,6 +624,8 @@ describe('table', () => {
     { word: 'slink 1 with rpo', change: (c) => (c.sites[0]!.rpoMs = 7) },
     { word: 'slink 1 with bandwidth', change: (c) => (c.sites[0]!.bandwidth = 7) },
     { word: 'slink 1 with sync-timeout', change: (c) => (c.sites[0]!.syncTimeoutMs = 7) },
+    { word: 'slink 1 with resync-rate', change: (c) => (c.sites[0]!.resyncRate = 7) },
+    { word: 'slink 1 with resync-latency', change: (c) => (c.sites[0]!.resyncLatencyMs = 7) },
   ];
   for (const { word, change } of changes)
     it(`checkSameGroup names another ${word}`, () => {

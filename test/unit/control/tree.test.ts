@@ -38,6 +38,7 @@ class Host implements MessageHost {
   addSite = async (): Promise<string> => 'added';
   removeSite = async (): Promise<string> => 'removed';
   failPending = async (): Promise<string> => '';
+  verify = async (): Promise<string> => '';
   async tag(name: string, resent: boolean): Promise<string> {
     this.tags.push(resent ? `${name} again` : name);
     return `seq ${this.tags.length}`;

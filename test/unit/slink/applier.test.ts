@@ -352,6 +352,12 @@ describe('Applier', () => {
       run();
     });
 
+    it('! counts as a doubt: what was read of the images and not synced may have been given up with them', () => {
+      assert.equal(rig.shared.load(SH.DOUBTS), 1);
+      const synced = rig.shared.load(SH.SYNCED);
+      assert.ok(synced < rig.durable, 'the images are closed without a sync');
+    });
+
     it('! says that it is away before records leave the window without it, and then reads the log only', () => {
       assert.equal(rig.window.load(W.AWAY), 1);
       assert.equal(rig.shared.load(SH.LOCAL_ERROR), ERRNO.EIO);
