@@ -122,6 +122,7 @@ export class Resync {
     this.absentAt = 0;
     this.settled();
     this.parts.local.use(order.locals);
+    this.throttle.start();
     this.copier?.close();
     this.copier = undefined;
     this.lookedThen = 0;

@@ -25,7 +25,7 @@ const LOOK_MS = 100;
  */
 const QUIET_MS = 120;
 const QUIET_MOST_MS = 1000;
-const QUIET_SKIP_MS = 20;
+const QUIET_SKIP_MS = 50;
 const QUIET_EVERY_MS = 4000;
 /** Requests from which on a look says something of their slowest ones, and a quiet moment that was as long as may be. */
 const ENOUGH = 20;
@@ -70,14 +70,14 @@ export class Throttle {
   private requestAt = -Infinity;
   /** Nothing is to be done before. */
   private restUntil = -Infinity;
-  private lookAt: number;
-  private quietAt: number;
+  private lookAt = 0;
+  private quietAt = 0;
   /** A quiet moment: 0 = none, 1 = begun, 2 = counting. */
   private quiet: 0 | 1 | 2 = 0;
   private quietEnd = 0;
   /** What requests of each kind take without a copier, milliseconds; 0 = not known yet. */
   private readonly calm: Float64Array;
-  private tail: number;
+  private tail = 0;
 
   constructor(clock: Clock, window: Window, shared: Shared, options: ThrottleOptions) {
     this.clock = clock;
@@ -85,10 +85,21 @@ export class Throttle {
     this.latency = new RecentLatency(shared.meters);
     this.calm = new Float64Array(this.latency.kinds);
     this.bandwidth = new Bandwidth(clock);
-    this.lookAt = clock.monoMs() + LOOK_MS;
-    this.quietAt = clock.monoMs();
-    this.tail = window.load(W.TAIL);
     this.configure(options);
+    this.start();
+  }
+
+  /** Work begins, after some time without. */
+  start(): void {
+    const now = this.clock.monoMs();
+    this.alone = true;
+    this.share = 1;
+    this.quiet = 0;
+    this.restUntil = this.requestAt = -Infinity;
+    this.lookAt = now + LOOK_MS;
+    this.quietAt = now;
+    this.tail = this.window.load(W.TAIL);
+    this.begin();
   }
 
   configure({ rate, latencyMs }: ThrottleOptions): void {
@@ -165,8 +176,8 @@ export class Throttle {
     for (let k = 0; k < latency.kinds; k++) {
       if (latency.requests(k) < FEW) continue;
       const took = latency.quantile(k, QUANTILE);
-      // Half of the old: one quiet moment may have met a hiccup of the disk.
-      calm[k] = calm[k] === 0 ? took : (calm[k]! + took) / 2;
+      // Down at once and up slowly: one quiet moment may have met a hiccup of the disk.
+      calm[k] = calm[k] === 0 || took < calm[k]! ? took : calm[k]! + (took - calm[k]!) / 8;
     }
     this.quiet = 0;
     this.quietAt = now + QUIET_EVERY_MS;

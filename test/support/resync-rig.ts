@@ -3,6 +3,7 @@
  * committer, applier, shipper with its resync, and main's part: which regions are dirty, and what may be cleared.
  */
 import { join } from 'node:path';
+import type { Clock } from '../../src/base/clock.js';
 import { KIB, MIB, SECTOR } from '../../src/base/units.js';
 import { realIo, type Io } from '../../src/base/io.js';
 import type { Mem } from '../../src/base/mem.js';
@@ -11,7 +12,7 @@ import { REC, type LogPlace } from '../../src/replog/format.js';
 import { SH } from '../../src/replog/shared.js';
 import { S_UNIQUE, W } from '../../src/replog/window.js';
 import { Applier } from '../../src/slink/applier.js';
-import type { LinkState, SiteCursor, SiteDevice } from '../../src/slink/contract.js';
+import type { LinkState, Site, SiteCursor, SiteDevice } from '../../src/slink/contract.js';
 import { ImageSet, createImage } from '../../src/slink/images.js';
 import { LocalSource } from '../../src/slink/local-source.js';
 import { Resync, type CopiedReport, type InSyncReport, type ResyncOrder } from '../../src/slink/resync.js';
@@ -39,6 +40,8 @@ export interface ResyncRigOptions {
   resyncRate?: number;
   latencyMs?: number;
   ship?: Partial<ShipperOptions>;
+  /** Another site than the one that keeps the contract to the letter. */
+  other?: (clock: Clock) => Site;
 }
 
 export class ResyncRig {
@@ -60,6 +63,8 @@ export class ResyncRig {
   epoch = 0;
   wholeAt = 0;
   inSync: InSyncReport | undefined;
+  /** Told when the site says that it is whole. */
+  whole: ((report: InSyncReport) => void) | undefined;
   /** What slink 0's images hold for certain. */
   synced: LogPlace;
   /** Runs in the middle of each read of slink 0's images. */
@@ -93,20 +98,24 @@ export class ResyncRig {
       { synced: this.synced, gatherMs: 0, retryMs: 10 },
     );
     this.site = new CopySite(scratch());
+    const site = options.other?.(clock) ?? this.site;
     this.resync = new Resync(
       {
-        ...{ window, shared, clock, site: this.site },
+        ...{ window, shared, clock, site },
         local: new LocalSource(this.reading(), window, shared),
         events: {
           copied: (report) => void (this.copied.push(report), this.waiting.push(report)),
-          inSync: (report) => void (this.inSync = report),
+          inSync: (report) => {
+            this.inSync = report;
+            this.whole?.(report);
+          },
         },
       },
       { rate: options.resyncRate ?? 0, latencyMs: options.latencyMs ?? 0 },
     );
     this.shipper = new Shipper(
       {
-        ...{ window, shared, clock, log, site: this.site, resync: this.resync },
+        ...{ window, shared, clock, log, site, resync: this.resync },
         events: {
           cursor: (place) => void this.cursors.push(place),
           state: (state: LinkState, reason) => void this.states.push(reason === '' ? state : `${state}: ${reason}`),

@@ -99,6 +99,9 @@ describe('Copier', () => {
     assert.ok(local.begin(1));
     local.end = () => false;
     assert.equal(copier.some(0, 0, MIB, PIECE), COPY.UNCOUNTED);
+    realIo.ftruncate('T:T', realIo.open('T:T', path, 2), 0);
+    realIo.ftruncate('T:T', realIo.open('T:T', path, 2), MIB);
+    assert.equal(copier.some(0, 0, MIB, PIECE), COPY.UNCOUNTED, 'nor is a hole');
     assert.deepEqual([copier.written, copier.readThere], [0, 0]);
   });
 
