@@ -219,7 +219,7 @@ describe('Resync', () => {
           if (below(4) === 0) change();
           if (below(3) === 0) r.rig.settle();
           if (below(3) === 0) r.applier.step();
-          if (below(30) === 0) faults.rule = (call) => (below(10) === 0 ? { errno: ERRNO.EIO } : undefined);
+          if (below(30) === 0) faults.rule = () => (below(10) === 0 ? { errno: ERRNO.EIO } : undefined);
           r.moveHead();
           r.shipper.step();
           r.main();
