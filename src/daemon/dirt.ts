@@ -8,8 +8,9 @@ import { devicesAtSites, nextNumber } from '../control/device-plan.js';
 import type { Checkpointer, DirtPort } from '../replog/checkpointer.js';
 import { SH } from '../replog/shared.js';
 import type { SiteCursor } from '../slink/contract.js';
+import type { DirtyLog } from '../dirtylog/types.js';
 import { Dirt } from '../slink/dirt.js';
-import { FULL_WAIT_MS, FullWatch, judge, type Verdict } from '../slink/leaving.js';
+import { FullWatch, judge, type Verdict } from '../slink/leaving.js';
 import type { LinkPolicies } from '../slink/policy.js';
 import type { ResyncOrder, ResyncProgress } from '../slink/resync.js';
 import { DirtyLogs } from './dirty-logs.js';
@@ -53,7 +54,7 @@ export class Leaving {
   private stopped = false;
   /** LOG_HEAD as of the last look: whoever waits is given the time to find what came free. */
   private seenHead = -1;
-  /** Since when writers have waited for log space, as far as was seen. */
+  /** Since when writers have waited without that any log space came free. */
   private waitedSince: number | undefined;
 
   constructor(parts: LeavingParts) {
@@ -62,7 +63,7 @@ export class Leaving {
     const { window, shared } = around;
     const { log, config } = opened;
     this.watch = new FullWatch(log);
-    this.logs = new DirtyLogs(opened);
+    this.logs = new DirtyLogs(opened, (what) => parts.failed(what));
     this.dirt = new Dirt({
       log,
       tables: {
@@ -112,8 +113,37 @@ export class Leaving {
     const { resync, place } = link;
     if (resync === undefined) return;
     const { how, begins } = resync;
-    this.dirt.begin(link.config.nr, how, { begins, anew: how === 'all' });
+    this.dirt.begin(link.config.nr, how, { begins });
     this.p.policies().setOut(place, true);
+  }
+
+  /**
+   * An operator's wish: all of the site is compared and made equal, whatever it says of itself; with `force` also one, or an
+   * image, that is another's.
+   */
+  resync(link: Link, force: boolean): void {
+    const { nr } = link.config;
+    link.cursor = durableEnd(this.p.around.window);
+    this.dirt.begin(nr, 'all', { anew: true, force, running: true });
+    this.isOut(link);
+    this.p.told(link, 'all of it is resynced');
+    this.p.checkpointer().ask();
+    this.p.pump();
+  }
+
+  /** What a verify found to differ is made equal. */
+  repair(link: Link, ranges: readonly { device: number; first: number; sectors: number }[]): void {
+    this.dirt.mark(link.config.nr, ranges);
+  }
+
+  /** For status: what is dirty, and the dirty logs of its devices (`A`, `D`, `F`). */
+  facts({
+    config: { nr },
+  }: Link): { regions: number; bytes: number; states: Map<number, DirtyLog['state']> } | undefined {
+    const { dirt } = this;
+    if (!dirt.isOut(nr)) return undefined;
+    const states = new Map([...dirt.logs(nr)].map(([device, { log }]) => [device, log.state]));
+    return { regions: dirt.regions(nr), bytes: dirt.bytes(nr), states };
   }
 
   /** What the shipper of an inconsistent link begins with. */
@@ -146,11 +176,13 @@ export class Leaving {
     return (!link.inconsistent || epoch === this.dirt.epoch(link.config.nr)) && place.seq >= link.cursor.seq;
   }
 
-  heard(link: Link, message: FromShip & { t: 'copied' | 'insync' | 'progress' }): void {
+  heard(link: Link, message: FromShip & { t: 'copied' | 'lost' | 'insync' | 'progress' }): void {
     const { nr } = link.config;
     switch (message.t) {
       case 'copied':
         return this.dirt.copied(nr, message);
+      case 'lost':
+        return this.dirt.lost(nr, message.epoch);
       case 'progress':
         if (message.epoch === this.dirt.epoch(nr)) link.progress = progressOf(message);
         return;
@@ -171,7 +203,6 @@ export class Leaving {
   look(): void {
     clearTimeout(this.timer);
     if (this.stopped) return;
-    this.waitedSince ??= performance.now();
     const { verdict, nr, againMs } = this.judge();
     if (verdict === 'drop') this.drop(nr);
     // Slink 0 holds the head for a moment only, until its images are synced; others until somebody acts.
@@ -196,14 +227,16 @@ export class Leaving {
     const { nr, pos } = checkpointer().holder();
     const { logHead } = around.shared;
     // What is free already has to be committed only, and what was committed just now may be enough.
+    this.waitedSince ??= performance.now();
     if (pos > logHead || logHead !== this.seenHead) {
       this.seenHead = logHead;
+      this.waitedSince = performance.now();
       return { verdict: 'wait', nr, againMs: LOOK_MS };
     }
     const link = links.find((l) => l.config.nr === nr);
     if (link === undefined) return { verdict: 'local-disk', nr, againMs: 0 };
     const { config, place, paused } = link;
-    const againMs = this.watch.held(performance.now(), nr, pos, FULL_WAIT_MS);
+    const againMs = this.watch.held(performance.now(), nr, pos, config.fullWaitMs);
     const verdict = judge(
       {
         nr,
@@ -238,14 +271,13 @@ export class Leaving {
     const link = this.link(nr);
     if (link === undefined) return;
     link.cursor = { ...to };
-    Object.assign(link, { inconsistent: true, wholeAt: this.dirt.wholeAt(nr), progress: undefined });
-    this.p.policies().setOut(link.place, true);
-    this.note(link);
-    const waited =
-      this.waitedSince === undefined ? '' : `writers waited ${Math.round(performance.now() - this.waitedSince)} ms; `;
-    this.waitedSince = undefined;
+    this.isOut(link);
     const marked = `${regions} region${regions === 1 ? ' is' : 's are'} marked and will be resynced`;
-    this.p.told(link, `left the ring: ${waited}${marked}`);
+    const { waitedSince } = this;
+    this.waitedSince = undefined;
+    if (waitedSince === undefined) return this.p.told(link, marked);
+    const ms = Math.round(performance.now() - waitedSince);
+    this.p.told(link, `left the ring, for which writers had waited ${ms} ms: ${marked}`);
   }
 
   // --- the rest --------------------------------------------------------------------------------------------
@@ -255,6 +287,13 @@ export class Leaving {
     clearTimeout(this.timer);
     clearImmediate(this.marking);
     this.dirt.stop();
+  }
+
+  private isOut(link: Link): void {
+    const wholeAt = this.dirt.wholeAt(link.config.nr) ?? 0;
+    Object.assign(link, { inconsistent: true, wholeAt, progress: undefined });
+    this.p.policies().setOut(link.place, true);
+    this.note(link);
   }
 
   private note(link: Link): void {

@@ -379,6 +379,7 @@ export class Group implements Serving {
       case 'readers':
         return this.detaching.fromShip(link, message);
       case 'copied':
+      case 'lost':
       case 'insync':
       case 'progress':
         return this.leaving?.heard(link, message);

@@ -316,7 +316,8 @@ function resyncFrom(window: Window): SiteCursor | undefined {
   return resyncServed() ? durableEnd(window) : undefined;
 }
 
-function linksFrom(
+/** `end`: the durable end of the log, where resyncs are served. */
+export function linksFrom(
   config: GroupConfig,
   log: LogFile,
   facts: readonly LinkFact[],

@@ -162,6 +162,15 @@ export class Dirt implements Machine {
     this.add(nr, marks, this.p.cursor(nr));
   }
 
+  /** The site may lack what it had confirmed in this epoch: all of it is dirty. */
+  lost(nr: number, epoch: number): void {
+    const gone = this.gone.get(nr);
+    if (gone === undefined || gone.epoch !== epoch) return;
+    const all = new Map(this.p.devices().map((d) => [d.nr, new DirtyBits(this.p.region, d.sectors)]));
+    for (const bits of all.values()) bits.fill();
+    this.add(nr, all, this.p.cursor(nr));
+  }
+
   /** The link is no more, or begins again. */
   forget(nr: number): void {
     this.stopLeaving(nr);

@@ -6,9 +6,6 @@
  */
 import type { LogPos } from '../base/units.js';
 
-/** How long a site that works may hold writers, where nothing else is said. */
-export const FULL_WAIT_MS = 1000;
-
 /** Part of the ring that a site which only brakes frees while writers wait for `fullWaitMs`. */
 export const BRAKES = 16;
 

@@ -1,59 +1,50 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { defaultConfig, type GroupConfig } from '../../../src/control/config.js';
+import { RepError } from '../../../src/base/errors.js';
+import { defaultConfig, plainDevice } from '../../../src/control/config.js';
 import { productTypes } from '../../../src/control/types.js';
 import { DirtyLogs } from '../../../src/daemon/dirty-logs.js';
 import type { OpenGroup } from '../../../src/daemon/open.js';
-import type { DirtyKeep } from '../../../src/dirtylog/keep.js';
-import { MemIndex } from '../replog/rig.js';
+import type { DirtyFact } from '../../../src/index/contract.js';
+import { LOG_ID } from '../replog/rig.js';
 
-const SECTORS = 128 * 100;
+const SECTORS = 100 * 8192;
 
 describe('DirtyLogs', () => {
-  let dir: string;
-  let config: GroupConfig;
-  const open: DirtyKeep[] = [];
-  beforeEach(() => {
-    dir = mkdtempSync(join(tmpdir(), 'reptool-dirtylogs-'));
-    config = defaultConfig(dir, '0'.repeat(32), 'g');
-    writeFileSync(config.log.path, 'the log');
-  });
-  afterEach(() => {
-    for (const keep of open.splice(0)) keep.close();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  let reads: number;
+  let failures: string[];
 
-  function opened(words: string[] | undefined, begins = false): DirtyKeep {
-    if (words !== undefined) config.devices[0]!.dirtyLogs = { 1: words };
-    const group = { config, types: productTypes({}), index: new MemIndex() } as unknown as OpenGroup;
-    const keep = new DirtyLogs(group).open(1, { nr: 0, sectors: SECTORS }, begins);
-    open.push(keep);
-    return keep;
+  function logs(dirty: () => DirtyFact[], words: Record<string, string[]> = {}): DirtyLogs {
+    const config = defaultConfig('/group', LOG_ID);
+    config.devices = [0, 1, 2].map((nr) => plainDevice(nr, `disk${nr}`, SECTORS * 512, `/image${nr}`));
+    config.devices[1]!.dirtyLogs = words;
+    reads = 0;
+    failures = [];
+    const index = { generation: 7, dirty: () => (reads++, dirty()) };
+    const opened = { config, index, types: productTypes({}) } as unknown as OpenGroup;
+    return new DirtyLogs(opened, (what) => void failures.push(what));
   }
 
-  it('opens the log that the words name, on a device of its own too', () => {
-    assert.deepEqual([opened(undefined).log.keeps, opened(undefined).bits.regionSectors], ['index', 8192]);
-    assert.equal(opened(['core', '256']).log.keeps, 'memory');
-    assert.equal(opened(['nolog']).log.keeps, 'nothing');
-    const file = join(dir, 'dlog');
-    writeFileSync(file, '');
-    const keep = opened(['disk', file, '128', 'nosync'], true);
-    assert.deepEqual([keep.log.keeps, keep.log.state, keep.log.reason, keep.bits.count], ['device', 'A', '', 0]);
+  const fact = (device: number): DirtyFact => {
+    return { link: 1, device, region: 8192, regions: 100, bits: new Uint8Array(13).fill(1, 0, 1) };
+  };
+
+  it('a leg without words is kept in the index, which is read once for all devices', () => {
+    const found = logs(() => [fact(0), fact(1)]);
+    const counts = [0, 1, 2].map((nr) => found.open(1, { nr, sectors: SECTORS }, false).bits.count);
+    assert.deepEqual([counts, reads, failures], [[1, 1, 100], 1, []], 'a device without a fact is all dirty');
   });
 
-  it('! a device that is something else of the group by another name is not written', () => {
-    const file = join(dir, 'dlog');
-    symlinkSync(config.log.path, file);
-    const keep = opened(['disk', file, '128', 'sync'], true);
-    assert.equal(keep.log.state, 'D');
-    assert.match(keep.log.reason, /dlog, the dirty log of disk0 at site 1: it is the group's log already/);
-    assert.equal(keep.bits.count, 100, 'every region counts as dirty');
+  it('! facts that cannot be read make all of the site dirty, and keep nobody from being served', () => {
+    const found = logs(() => {
+      throw new RepError('EIO', 'index: damaged');
+    });
+    const counts = [0, 1].map((nr) => found.open(1, { nr, sectors: SECTORS }, false).bits.count);
+    assert.deepEqual([counts, failures], [[100, 100], ['site 1: index: damaged; all of it is resynced']]);
   });
 
-  it('the region size is that of the leg that names one', () => {
-    config.devices.push({ ...config.devices[0]!, nr: 1, name: 'disk1', dirtyLogs: { 1: ['core', '128'] } });
-    assert.equal(opened(undefined).bits.regionSectors, 128);
+  it('a site leaves the ring only where every device has a dirty log there', () => {
+    assert.equal(logs(() => []).all(1), true);
+    const found = logs(() => [], { 1: ['nolog'] });
+    assert.deepEqual([found.all(1), found.all(2)], [false, true]);
   });
 });

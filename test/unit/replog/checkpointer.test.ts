@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { RepError } from '../../../src/base/errors.js';
 import { realIo } from '../../../src/base/io.js';
+import type { SegmentFact } from '../../../src/index/contract.js';
 import { Checkpointer } from '../../../src/replog/checkpointer.js';
 import { recover } from '../../../src/replog/recovery.js';
 import { W } from '../../../src/replog/window.js';
@@ -98,6 +99,44 @@ describe('Checkpointer', () => {
     checkpointer.step();
     assert.throws(() => checkpointer.noteLink(link(1, at(rig, 2))), /no longer holds; it needs a resync/);
     checkpointer.noteLink(link(1, at(rig, 2), 'inconsistent'));
+  });
+
+  it('an inconsistent link holds the head at its cursor where it is resynced, and nothing where it is not', () => {
+    for (const dirt of [undefined, { take: () => ({}), committed: () => undefined }]) {
+      const { rig, index } = set();
+      index.commit({ links: [{ ...link(1, at(rig, 3), 'inconsistent'), wholeAt: 2 }] });
+      const { log, window, shared, clock } = rig;
+      const events = { checkpointFailed: (reason: Error) => assert.fail(reason) };
+      const checkpointer = new Checkpointer({ log, index, window, shared, clock, events, ...(dirt && { dirt }) });
+      checkpointer.noteApplied(at(rig, 6));
+      assert.equal(checkpointer.holder().nr, dirt === undefined ? 0 : 1);
+      checkpointer.noteLink({ ...link(1, at(rig, 4), 'inconsistent'), wholeAt: 2 });
+      checkpointer.ask();
+      checkpointer.step();
+      assert.equal(shared.logHead, at(rig, dirt === undefined ? 6 : 4).pos);
+    }
+  });
+
+  it('knows the segments of the index, and those that it has not got yet', () => {
+    const { rig, index, checkpointer } = set();
+    const segment = (start: number, firstSeq: number): SegmentFact => {
+      return {
+        start,
+        firstSeq,
+        lastSeq: firstSeq,
+        firstTimeUs: 1,
+        lastTimeUs: 1,
+        tags: [],
+        extents: Uint8Array.of(firstSeq),
+      };
+    };
+    index.commit({ segments: [segment(0, 1)] });
+    assert.deepEqual([checkpointer.firstSeq(0), checkpointer.firstSeq(rig.log.segment)], [1, undefined]);
+    checkpointer.noteSegment(segment(rig.log.segment, 9));
+    assert.deepEqual(
+      [checkpointer.firstSeq(rig.log.segment), checkpointer.extents(rig.log.segment)],
+      [9, Uint8Array.of(9)],
+    );
   });
 
   it('reports a failure once, tries again after the interval and then gives the space back', () => {

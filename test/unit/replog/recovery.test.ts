@@ -50,6 +50,43 @@ function reopen(rig: Rig, index = new MemIndex()): { log: LogFile; recovered: Re
 describe('recover', () => {
   afterEach(cleanUp);
 
+  it('! the cursor of a link that was dropped is a durable place, and one of an unknown history is not', () => {
+    const { rig, places } = lived(6);
+    flip(rig.log.path, rig.log.fileOffset(places[5]!.pos) + 100);
+    const index = new MemIndex();
+    index.commit({ links: [{ ...link(1, places[6]!, 'inconsistent'), wholeAt: 3 }] });
+    rig.log.writeSuper({ indexId: index.id, indexGeneration: 0 }, clock);
+    assert.match(refused(openLog(rig.log.path), index), /^EIO: .*is damaged, before the durable point/);
+    index.commit({ links: [link(1, places[6]!, 'inconsistent')] });
+    assert.equal(reopen(rig, index).recovered.place.seq, places[5]!.seq);
+  });
+
+  it('! a dropped link whose cursor is not in this history has no known dirty regions', () => {
+    const { rig, places } = lived(6);
+    const index = new MemIndex();
+    const wrong = { ...places[3]!, chainLo: places[3]!.chainLo ^ 1 };
+    index.commit({
+      links: [
+        { ...link(1, wrong, 'inconsistent'), wholeAt: 3 },
+        { ...link(2, places[3]!, 'inconsistent'), wholeAt: 3 },
+      ],
+    });
+    const { links } = reopen(rig, index).recovered;
+    assert.deepEqual(
+      links.map(({ wholeAt }) => wholeAt),
+      [undefined, 3],
+    );
+  });
+
+  it('! with a lost index nothing that it says of dirty regions counts', () => {
+    const { rig, places } = lived(3);
+    const index = new MemIndex();
+    index.commit({ links: [{ ...link(1, places[1]!, 'inconsistent'), wholeAt: 3 }] });
+    rig.log.writeSuper({ indexGeneration: 9 }, clock);
+    const { links, indexLost } = reopen(rig, index).recovered;
+    assert.deepEqual([indexLost, links[0]!.sync, 'wholeAt' in links[0]!], [true, 'inconsistent', false]);
+  });
+
   it('of a new log begins a reign at its first place', () => {
     const log = newLog();
     const recovered = recover(log, new MemIndex());

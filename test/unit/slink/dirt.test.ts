@@ -384,6 +384,17 @@ describe('Dirt', function () {
     assert.deepEqual(m.told, ['dropped 1 to 2: 2', 'ordered 1']);
   });
 
+  it('a site that may have lost what it had confirmed is dirty as a whole; a late word of that counts no more', () => {
+    m.write(0, 3);
+    m.drop(1);
+    const epoch = m.dirt.epoch(1);
+    m.dirt.lost(1, epoch - 1);
+    assert.equal(m.dirt.regions(1), 1);
+    m.dirt.lost(1, epoch);
+    m.commit();
+    assert.deepEqual([m.dirt.regions(1), m.dirt.epoch(1) > epoch, m.told.at(-1)], [128, true, 'ordered 1']);
+  });
+
   it('devices: a new one is clean, one that grew keeps its marks, one that left is waited for by nobody', () => {
     m.write(0, 3);
     m.write(1, 4);

@@ -48,6 +48,44 @@ describe('slink/policy', () => {
       assert.equal(words(), '');
     });
 
+  for (const rules of [SYNC, LIMITED])
+    it(`! a link out of the ring holds nobody (${rules.sync ? 'sync' : 'a limit'}), and has to catch up when it is back`, () => {
+      policies.add(PLACE, rules, 'connected', false, 1);
+      policies.setOut(PLACE, true);
+      assert.deepEqual([words(), policies.isDegraded(PLACE)], ['', true]);
+      policies.note(PLACE, 'failed');
+      policies.note(PLACE, 'connected');
+      for (let i = 0; i < 3; i++) policies.step();
+      assert.equal(words(), '', 'its confirmations are no promise meanwhile');
+      policies.setOut(PLACE, false);
+      assert.equal(words(), '');
+      rig.shared.store(SH.LINK_SEQ + PLACE, rig.durable);
+      for (let i = 0; i < 2; i++) policies.step();
+      assert.deepEqual([words(), told], [rules.sync ? 'gates sync' : 'gates limited', [`${PLACE} back`]]);
+    });
+
+  it('an async link that comes back into the ring has nothing to catch up with', () => {
+    policies.add(PLACE, ASYNC, 'connected', false, 1);
+    policies.setOut(PLACE, true);
+    policies.setOut(PLACE, false);
+    assert.deepEqual([policies.isDegraded(PLACE), told], [false, []]);
+  });
+
+  it('isDown: failed, or not up for long; a paused one is not down', () => {
+    policies.add(PLACE, ASYNC, 'connecting', false, 1);
+    assert.equal(policies.isDown(PLACE), false);
+    rig.clock.ms += 6000;
+    assert.equal(policies.isDown(PLACE), true);
+    for (const [state, down] of [
+      ['connected', false],
+      ['failed', true],
+      ['paused', false],
+    ] as const) {
+      policies.note(PLACE, state);
+      assert.equal(policies.isDown(PLACE), down, state);
+    }
+  });
+
   it('a link that is still connecting counts for its limit, though not for ever', () => {
     policies.add(PLACE, LIMITED, 'connecting', false, 1);
     assert.equal(words(), 'gates limited');
