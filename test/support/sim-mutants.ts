@@ -247,7 +247,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a site is taken for another one of its group',
-    file: 'slink/folder',
+    file: 'slink/folder-open',
     find: 'if (stamp.nr !== identity.nr)',
     put: 'if (false)',
     seed: 11,
