@@ -280,7 +280,7 @@ export class Shipper implements Machine {
   private openSite(now: number, resync: SiteResync | undefined): SiteOpened {
     const { site } = this.parts;
     const { identity, devices } = this.options;
-    const create = this.fresh || resync?.anew === true ? { create: { ...this.cursor } } : {};
+    const create = this.fresh ? { create: { ...this.cursor } } : {};
     const how = { identity, devices, ...create, sentBehind: this.judge.sentBehind };
     const opened = site.open(resync === undefined ? how : { ...how, resync });
     this.countConnections();

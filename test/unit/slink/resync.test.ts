@@ -515,6 +515,15 @@ describe('Resync', () => {
       assert.equal(r.shipper.state, 'failed');
     }
 
+    it('! an order that begins anew is no leave to make a site that has been: its disk may not be mounted', () => {
+      start();
+      inOrder();
+      r.orderAll();
+      r.step(r.shipper, 1);
+      const how = r.site.opens[r.site.opens.length - 1];
+      assert.deepEqual([how?.resync?.anew, how?.create], [true, undefined]);
+    });
+
     it('once the site was open in an epoch it goes on from its own place, also where the order began anew', () => {
       start();
       inOrder();
