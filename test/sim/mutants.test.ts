@@ -6,6 +6,7 @@ import {
   MUTANTS,
   POLICY_MUTANTS,
   RAW_MUTANTS,
+  RESIZE_MUTANTS,
   copyBuild,
   patch,
   runBuild,
@@ -51,7 +52,7 @@ describe('mutants of the product', function () {
     }
   });
 
-  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS, ...RAW_MUTANTS])
+  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS, ...RAW_MUTANTS, ...RESIZE_MUTANTS])
     it(`is found out: ${mutant.name}`, async () => {
       copyBuild(BUILD, to);
       patch(to, mutant);

@@ -8,7 +8,7 @@ const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
 /** Disks are exchanged, stamps torn and their syncs fail. */
 const RAW_SEEDS = [12, 28, 30, 34, 37, 38];
 const STEPS = 1500;
-const MODES = [undefined, 'policies', 'deferral', 'raw'] as const;
+const MODES = [undefined, 'policies', 'deferral', 'raw', 'resize'] as const;
 
 describe('simulator', function () {
   this.timeout(180_000);
@@ -40,6 +40,9 @@ describe('simulator', function () {
   for (const seed of RAW_SEEDS)
     it(`keeps them with sites without a journal under seed ${seed}`, () => holds(seed, 'raw'));
 
+  for (const seed of FIXED.slice(0, 8))
+    it(`keeps them while the log gets other sizes under seed ${seed}`, () => holds(seed, 'resize'));
+
   it('keeps its promises under fresh seeds', async () => {
     for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), MODES[i % MODES.length]);
   });
@@ -70,6 +73,8 @@ describe('simulator', function () {
       ...['deferral ended: somebody waits', 'deferral ended: its share of the log'],
       ...['check: raw site, stamp open', 'check: raw site, stamp closed', 'raw site exchanged, and refused'],
       ...['check: raw site, a prefix only after replay', 'kill during STAMP:WRITE'],
+      ...['log resized', 'log got another base', 'resize copies the part behind the wrap', 'resize failed: EBUSY'],
+      ...['second resize refused'],
       ...['check: all settled', 'check: index lost', 'check: index set back', 'check: site (crash, stage replayed)'],
     ];
     assert.deepEqual(

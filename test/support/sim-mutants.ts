@@ -394,6 +394,41 @@ export const DEFERRAL_MUTANTS: readonly Mutant[] = [
   },
 ];
 
+export const RESIZE_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'a log that wraps grows without its part behind the wrap being copied',
+    file: 'replog/resize',
+    find: ', copy: { from: end, to: pos } }',
+    put: ' }',
+    mode: 'resize',
+    seed: 2,
+  },
+  {
+    name: 'what is copied within a log is not synced',
+    file: 'replog/logwork',
+    find: "this.check(io.fdatasync('REPLOG:WORK-SYNC', fd), 'syncing it');",
+    put: '',
+    mode: 'resize',
+    seed: 14,
+  },
+  {
+    name: 'the committer goes on writing while the log gets another size',
+    file: 'replog/committer',
+    find: 'if (this.holding && this.healUntil === 0)',
+    put: 'if (this.holding && this.healUntil === 0 && this.unsynced > 0)',
+    mode: 'resize',
+    seed: 9,
+  },
+  {
+    name: 'a log shrinks although its end lies beyond',
+    file: 'replog/resize',
+    find: 'if (pos <= end && pos - lap <= ring)',
+    put: 'if (pos <= end)',
+    mode: 'resize',
+    seed: 3,
+  },
+];
+
 export const RAW_MUTANTS: readonly Mutant[] = [
   {
     name: 'a raw site confirms what is not flushed',

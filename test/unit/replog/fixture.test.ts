@@ -11,7 +11,11 @@ import { dirname, join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { checkLog } from '../../../src/replog/check.js';
 import { dumpLog } from '../../../src/replog/dump.js';
-import { REC } from '../../../src/replog/format.js';
+import { realIo } from '../../../src/base/io.js';
+import { REC, type LogPlace } from '../../../src/replog/format.js';
+import { byteOf } from '../../../src/replog/logfile.js';
+import { LogWork, type LogJob } from '../../../src/replog/logwork.js';
+import { planMapping } from '../../../src/replog/resize.js';
 import { recover } from '../../../src/replog/recovery.js';
 import { W } from '../../../src/replog/window.js';
 import { MemIndex, Rig, cleanUp, openLog, scratch } from './rig.js';
@@ -69,17 +73,12 @@ describe('replog format version 1', () => {
   before(() => {
     if (process.env['REPTOOL_REGENERATE'] !== '1' && existsSync(FIXTURE)) return;
     const { path } = generate().log;
-    const packed = gzipSync(readFileSync(path), { level: 9 }).toString('base64');
-    writeFileSync(FIXTURE, `${packed.match(/.{1,100}/g)!.join('\n')}\n`);
+    writeFileSync(FIXTURE, packed(path));
     writeFileSync(DUMP, text(path));
     cleanUp();
   });
 
-  function unpack(): string {
-    const path = join(scratch(), 'replog');
-    writeFileSync(path, gunzipSync(Buffer.from(readFileSync(FIXTURE, 'ascii'), 'base64')));
-    return path;
-  }
+  const unpack = (): string => unpacked(FIXTURE);
 
   it('is small', () => {
     assert.ok(readFileSync(FIXTURE).length < 64 * 1024);
@@ -116,6 +115,87 @@ describe('replog format version 1', () => {
     assert.equal(digest(generate().log.path), digest(unpack()));
   });
 });
+
+/**
+ * The same of version 2: a log that was grown while it wrapped, so that its positions stand at another place than those of
+ * a log that was made with its size.
+ */
+const RESIZED = join(top(import.meta.dirname), 'test/fixtures/replog/v2.log.gz.b64');
+const RESIZED_DUMP = join(top(import.meta.dirname), 'test/fixtures/replog/v2.dump.txt');
+
+describe('replog format version 2', () => {
+  afterEach(cleanUp);
+
+  before(() => {
+    if (process.env['REPTOOL_REGENERATE'] !== '1' && existsSync(RESIZED)) return;
+    const { path } = generateResized().log;
+    writeFileSync(RESIZED, packed(path));
+    writeFileSync(RESIZED_DUMP, text(path));
+    cleanUp();
+  });
+
+  it('reads, recovers and checks a log of then', () => {
+    const path = unpacked(RESIZED);
+    assert.equal(text(path), readFileSync(RESIZED_DUMP, 'utf8'));
+    const log = openLog(path);
+    assert.deepEqual([log.mapping.base, log.size, log.superAlone], [0, 8 << 20, false]);
+    assert.equal(recover(log, new MemIndex()).place.seq, log.super.durable.seq);
+    assert.deepEqual(checkLog(path).problems, []);
+  });
+
+  it('makes the same bytes from the same inputs', () => {
+    assert.deepEqual(readFileSync(generateResized().log.path), readFileSync(unpacked(RESIZED)));
+  });
+});
+
+/** Twenty writes of 240 kB around the end of the ring, the last eight of them kept; then 8 MiB instead of 4. */
+function generateResized(): Rig {
+  const rig = new Rig();
+  const places: LogPlace[] = [];
+  const { log, clock, window } = rig;
+  for (let i = 0; i < 20; i++) {
+    rig.write(240_000, i, i << 18, 0);
+    rig.settle();
+    window.storeSeq(W.APPLIED, rig.durable);
+    window.storeSeq(W.HEAD, Math.max(1, rig.durable - 2));
+    if (rig.durable > 9) rig.shared.logHead = places[rig.durable - 8]!.pos;
+    places[rig.durable] = window.placeBefore(rig.durable);
+  }
+  const head = places[rig.durable - 8]!;
+  const durable = places[rig.durable]!;
+  assert.equal(
+    log.writeSuper({ clean: false, reign: 1, reignId: '11'.repeat(16), checkpoint: head, head, durable }, clock),
+    0,
+  );
+  const plan = planMapping({ ...log.mapping, oldest: 0 }, 15 << 19, 1 << 19, head.pos, durable.pos)!;
+  const copy = plan.copy!;
+  const jobs: LogJob[] = [
+    { do: 'grow', path: log.path, from: log.size, to: 8 << 20, start: 65_536 + log.ring, end: 65_536 + plan.ring },
+    {
+      do: 'copy',
+      path: log.path,
+      from: byteOf(log.mapping, copy.from),
+      to: byteOf(plan, copy.from),
+      bytes: copy.to - copy.from,
+    },
+  ];
+  for (const job of jobs) for (const work = new LogWork(realIo, job); !work.done; work.step());
+  assert.equal(log.remap(8 << 20, plan, clock), 0);
+  return rig;
+}
+
+function packed(path: string): string {
+  const lines = gzipSync(readFileSync(path), { level: 9 })
+    .toString('base64')
+    .match(/.{1,100}/g)!;
+  return `${lines.join('\n')}\n`;
+}
+
+function unpacked(fixture: string): string {
+  const path = join(scratch(), 'replog');
+  writeFileSync(path, gunzipSync(Buffer.from(readFileSync(fixture, 'ascii'), 'base64')));
+  return path;
+}
 
 function top(from: string): string {
   return existsSync(join(from, 'package-lock.json')) ? from : top(dirname(from));
