@@ -55,6 +55,7 @@ describe('e2e: --json, message, wait', function () {
     await json('site fail-pending', ...at);
     await json('site verify', '1', ...at);
     await json('site remove', '2', ...at);
+    await json('replog resize', '24M', ...at);
     await json('device create', 'disk7', '--size', '8M', ...at);
     await json('device resize', 'disk7', '--size', '16M', ...at);
     await json('device list', ...at);

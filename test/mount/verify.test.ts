@@ -1,13 +1,15 @@
 /** `reptool site verify` on real mounts: what it finds, what it leaves alone, whom it refuses, how it ends. */
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, renameSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { VerifyStatus } from '../../src/control/status.js';
 import { VERIFY, assertClean, fio, type FioArgs } from '../support/fio.js';
 import type { Mounted } from '../support/mounted.js';
 import { Mounted as Mount } from '../support/mounted.js';
+import { NbdServer } from '../support/nbd-servers.js';
 import { until, type Outcome } from '../support/proc.js';
 import { parseMetrics, valueOf } from '../support/prometheus.js';
+import { remapped } from '../support/remap.js';
 import { needsFuse, needsTool } from '../support/skip.js';
 import { siteStatus, untilSite } from '../support/status.js';
 
@@ -20,12 +22,15 @@ const AT = 20 * MIB + 7 * 512 + 99;
 describe('site verify', function () {
   this.timeout(120_000);
   let mounted: Mounted | undefined;
+  let server: NbdServer | undefined;
 
   before(function () {
     needsFuse(this);
     needsTool(this, 'fio');
   });
   afterEach(async () => {
+    await server?.kill();
+    server = undefined;
     await mounted?.cleanup();
   });
 
@@ -35,6 +40,13 @@ describe('site verify', function () {
     assertClean(await fio(m, m.disk, WRITES, 30_000), 'fill');
     await m.drain();
     return m;
+  }
+
+  function blank(m: Mounted, name: string): string {
+    const file = join(m.top, name);
+    writeFileSync(file, '');
+    truncateSync(file, SIZE);
+    return file;
   }
 
   function flipBit(file: string, at: number): void {
@@ -80,6 +92,28 @@ describe('site verify', function () {
   it('! finds a single flipped bit in the local image', async () => {
     const m = await filled();
     await findsTheBit(m, m.image);
+  });
+
+  it('! finds a single flipped bit on a raw device', async () => {
+    const m = (mounted = await remapped());
+    const leg = blank(m, 'leg');
+    m.configureSite({ type: 'blockdev', address: '', map: { disk0: leg } });
+    await m.mount();
+    assertClean(await fio(m, m.disk, WRITES, 30_000), 'fill');
+    await m.drain();
+    await findsTheBit(m, leg);
+  });
+
+  it('! finds a single flipped bit at an NBD server', async function () {
+    needsTool(this, 'nbdkit');
+    const m = (mounted = await remapped());
+    const file = blank(m, 'export');
+    server = await NbdServer.start(m, 'nbdkit', file);
+    m.configureSite({ type: 'nbd', address: server.address });
+    await m.mount();
+    assertClean(await fio(m, m.disk, WRITES, 30_000), 'fill');
+    await m.drain();
+    await findsTheBit(m, file);
   });
 
   it('! under load: what is written meanwhile is no difference, what was flipped is found', async () => {
