@@ -5,7 +5,7 @@ import { formatSize } from '../base/units.js';
 import { drbdWords } from '../control/drbd-words.js';
 import type { DeviceStatus, SiteStatus, StatusJson } from '../control/status.js';
 import { formatSeconds, plural, sentenceList } from './output.js';
-import { verifyText } from './verify-text.js';
+import { resyncText, verifyText } from './verify-text.js';
 
 /** The whole status, without a newline at the end. */
 export function statusText(s: StatusJson): string {
@@ -70,6 +70,7 @@ function siteLines(site: SiteStatus, s: StatusJson): string[] {
       `    open window: ${plural(open['to-seq'] - open['from-seq'], 'record')} from ${open['from-seq']} on may be there in part`,
     );
   if (site['needs-full-resync']) lines.push('    needs a full resynchronisation');
+  if (site.resync !== null) lines.push(`    ${resyncText(site.resync)}`);
   if (site.reason !== null) lines.push(`    ${site.state}: ${site.reason}`);
   if (site.verify !== null) lines.push(...verifyText(site.verify).map((line) => `    ${line}`));
   return lines;
@@ -175,7 +176,11 @@ function judgeSite(site: SiteStatus, critical: string[], warning: string[]): voi
   if (site.degraded) warning.push(`${site.name} degraded`);
   const differs = site.verify?.['different-bytes'] ?? 0;
   if (differs > 0) critical.push(`${site.name} differs in ${short(differs)} (verify of ${site.verify!.started})`);
-  if (site['needs-full-resync']) critical.push(`${site.name} needs a full resynchronisation${why}`);
+  if (site.resync !== null)
+    (site.resync.state === 'running' ? warning : critical).push(
+      `${site.name} is inconsistent, ${short(site.resync['bytes-left'])} to resync (${site.state}${why})`,
+    );
+  else if (site['needs-full-resync']) critical.push(`${site.name} needs a full resynchronisation${why}`);
   else if (site.state === 'failed') critical.push(`${site.name} failed${why}`);
   else if (site.state === 'paused' || site.state === 'resyncing') warning.push(`${site.name} ${site.state}${why}`);
   else if (site['lag-seconds'] >= LAG_WARNING)

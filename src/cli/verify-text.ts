@@ -1,10 +1,25 @@
-/** A verify in words: as status shows it, and as `reptool site verify` ends. */
+/** Verify and resync in words: as status shows them, and as `reptool site verify` ends. */
 import { formatSize } from '../base/units.js';
-import type { VerifyStatus } from '../control/status.js';
+import type { ResyncStatus, VerifyStatus } from '../control/status.js';
 import { formatSeconds, plural } from './output.js';
 
 /** Ranges that are listed; status.json has more. */
 const LISTED = 8;
+
+/** A site that is out of the ring. */
+export function resyncText(r: ResyncStatus): string {
+  const left = r['seconds-left'];
+  const parts = [
+    `resync: ${size(r['bytes-left'])} left`,
+    r['bytes-per-second'] > 0 ? `${size(r['bytes-per-second'])}/s` : '',
+    left === null ? '' : `${formatSeconds(left)} to go`,
+    r['bytes-compared'] > 0
+      ? `${size(r['bytes-copied'] + r['bytes-zeroed'])} of ${size(r['bytes-compared'])} differed`
+      : '',
+    r.state === 'waiting' ? 'waits for the site' : '',
+  ];
+  return `${parts.filter((part) => part !== '').join(', ')}; inconsistent until it is done`;
+}
 
 /** What a status shows of it. */
 export function verifyText(v: VerifyStatus): string[] {

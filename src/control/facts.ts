@@ -16,6 +16,7 @@ import type {
   CountWord,
   DeviceStatus,
   LogStatus,
+  ResyncStatus,
   RecoveryStatus,
   SiteStatus,
   StatisticsStatus,
@@ -30,12 +31,36 @@ export interface VerifyFacts {
   endedMs: number | undefined;
 }
 
+/** What of a device a site lacks. */
+export interface DirtyFacts {
+  regions: number;
+  dirty: number;
+  /** Of the device, in dirty regions. */
+  bytes: number;
+}
+
+export interface ResyncFacts {
+  /** Bytes that are done with, and how many of them were written or zeroed, since the site left the ring. */
+  looked: number;
+  copied: number;
+  zeroed: number;
+  left: number;
+  /** Bytes per second. */
+  rate: number;
+}
+
 export interface SiteFacts {
   config: SiteConfig;
   state: LinkState;
   reason: string;
   paused: boolean;
   needsFullResync: boolean;
+  /** It is out of the ring: no prefix of the history until what is dirty was copied. */
+  inconsistent: boolean;
+  /** By device number; devices that are not there are clean. */
+  dirty: ReadonlyMap<number, DirtyFacts>;
+  /** Undefined while nothing was copied yet. */
+  resync: ResyncFacts | undefined;
   cursor: LogPlace;
   /** Everything below is confirmed; the cursor may lag a little. */
   confirmed: number;
@@ -115,6 +140,8 @@ export interface DetachedFacts {
 
 export interface GroupFacts {
   config: GroupConfig;
+  /** Sectors of a region of its dirty logs. */
+  region: number;
   version: string;
   mountpoint: string;
   keeper: number | null;
@@ -273,7 +300,8 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
   const lagBytes = behind === 0 ? 0 : Math.max(0, log.durablePos - cursor.pos) + window.undurable;
   const lagMs = behind === 0 || site.oldestUs === 0 ? 0 : Math.max(0, f.nowMs - site.oldestUs / 1000);
   const open = site.window;
-  const whole = !site.needsFullResync && open === null;
+  const inSync = !site.needsFullResync && !site.inconsistent;
+  const whole = inSync && open === null;
   const disk = !whole
     ? 'Inconsistent'
     : site.state === 'failed' || site.unlooked
@@ -308,6 +336,7 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
     state: site.state,
     reason: site.reason === '' ? null : site.reason,
     paused: site.paused,
+    sync: inSync ? 'in-sync' : 'inconsistent',
     'needs-full-resync': site.needsFullResync,
     'cursor-seq': cursor.seq,
     'cursor-position': cursor.pos,
@@ -319,13 +348,37 @@ function siteStatus(f: GroupFacts, site: SiteFacts): SiteStatus {
         ? null
         : { 'from-seq': open.from, 'to-seq': Math.min(open.to, Math.max(window.tail, open.from)), bytes: open.bytes },
     'recoverable-to': whole && cursor.time > 0 ? new Date(cursor.time / 1000).toISOString() : null,
+    resync: resyncStatus(site),
     verify,
     peer_devices: servedDevices(f.config).map((d) => ({
       volume: d.nr,
       'replication-state': replication,
       'peer-disk-state': disk,
-      'out-of-sync': site.needsFullResync ? Math.ceil(d.size / 1024) : 0,
+      'out-of-sync': Math.ceil((site.needsFullResync ? d.size : (site.dirty.get(d.nr)?.bytes ?? 0)) / 1024),
     })),
+  };
+}
+
+/** Bytes that the site lacks. */
+export function dirtyBytes(site: SiteFacts): number {
+  let bytes = 0;
+  for (const device of site.dirty.values()) bytes += device.bytes;
+  return bytes;
+}
+
+function resyncStatus(site: SiteFacts): ResyncStatus | null {
+  if (!site.inconsistent) return null;
+  const { looked, copied, zeroed, rate } = site.resync ?? { looked: 0, copied: 0, zeroed: 0, rate: 0 };
+  const active = site.state === 'resyncing';
+  const left = dirtyBytes(site);
+  return {
+    state: active ? 'running' : 'waiting',
+    'bytes-left': left,
+    'bytes-compared': looked,
+    'bytes-copied': copied,
+    'bytes-zeroed': zeroed,
+    'bytes-per-second': active ? Math.round(rate) : 0,
+    'seconds-left': active && rate >= 1 ? round(left / rate, 1) : null,
   };
 }
 

@@ -373,6 +373,24 @@ export const METRICS: readonly Metric[] = [
     of: perSite((c) => c['lag-writes']),
   },
   {
+    name: 'reptool_site_inconsistent',
+    type: 'gauge',
+    help: '1 where the site is no prefix of the history.',
+    of: perSite((c) => Number(c.sync === 'inconsistent')),
+  },
+  {
+    name: 'reptool_site_dirty_bytes',
+    type: 'gauge',
+    help: 'How much of the devices has to be compared and copied before the site is in sync; 0 where nothing has.',
+    of: perSite((c) => c.resync?.['bytes-left'] ?? 0),
+  },
+  {
+    name: 'reptool_site_resynced_bytes',
+    type: 'gauge',
+    help: 'What was copied to the site since it left the ring, zeroes included; 0 while it is in sync.',
+    of: perSite((c) => (c.resync === null ? 0 : c.resync['bytes-copied'] + c.resync['bytes-zeroed'])),
+  },
+  {
     name: 'reptool_site_verify_running',
     type: 'gauge',
     help: '1 while the site is compared with the local images.',

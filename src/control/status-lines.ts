@@ -7,15 +7,13 @@
  * Sizes and positions are sectors. Per link: A asynchronous, S synchronous (by its policy, or because it is
  * beyond its fall-behind limits: writes wait for it); writes and sectors not yet
  * confirmed. `state` is ok, full or error; `holder` the link that keeps the log's head, or `-`. Per device and
- * link: err A (alive) or W (does not take writes); sync `-` for the local disk, else regions `<in sync>/<all>`.
+ * link: err A (alive) or W (does not take writes); sync `-` for the local disk, else regions `<in sync>[+]/<all>`, with
+ * the `+` while dirty ones are copied.
  */
 import { SECTOR } from '../base/units.js';
 import { servedDevices } from './device-plan.js';
 import type { GroupFacts, SiteFacts } from './facts.js';
 import { buildStatus } from './facts.js';
-
-/** Sectors of a region: the unit in which `sync` counts. */
-export const REGION_SECTORS = 8192;
 
 export function statusLines(f: GroupFacts): string {
   const status = buildStatus(f);
@@ -42,10 +40,10 @@ export function statusLines(f: GroupFacts): string {
   ];
   const lines = [`0 1 replicator ${words.join(' ')}`];
   for (const d of servedDevices(config)) {
-    const regions = Math.ceil(d.size / SECTOR / REGION_SECTORS);
+    const regions = Math.ceil(d.size / SECTOR / f.region);
     const perLink = [
       `${f.localError === 0 ? 'A' : 'W'},-`,
-      ...f.sites.map((site) => `${siteError(site)},${site.needsFullResync ? 0 : regions}/${regions}`),
+      ...f.sites.map((site) => `${siteError(site)},${inSync(site, d.nr, regions)}/${regions}`),
     ];
     lines.push(`${namePrefix(d)}0 ${d.size / SECTOR} replicator-dev ${config.name} ${d.nr} ${perLink.join(' ')}`);
   }
@@ -55,6 +53,12 @@ export function statusLines(f: GroupFacts): string {
 /** dmsetup's `name: ` before a line, where the number alone would give another name. */
 export function namePrefix(device: { nr: number; name: string }): string {
   return device.name === `disk${device.nr}` ? '' : `${device.name}: `;
+}
+
+function inSync(site: SiteFacts, device: number, regions: number): string {
+  if (site.needsFullResync) return '0';
+  const clean = regions - (site.dirty.get(device)?.dirty ?? 0);
+  return `${clean}${site.inconsistent && site.state === 'resyncing' ? '+' : ''}`;
 }
 
 function siteError(site: SiteFacts): string {

@@ -4,7 +4,7 @@
  * `.ctl/status` is printed from the same object (status-lines.ts), so the two never disagree.
  */
 import type { Transport } from '../fuse/transport.js';
-import type { LinkState } from '../slink/contract.js';
+import type { LinkState, SiteSync } from '../slink/contract.js';
 import type { VerifyState } from '../slink/verify.js';
 
 export interface StatusJson {
@@ -170,6 +170,8 @@ export interface SiteStatus {
   /** Why it is in that state; null where there is nothing to say. */
   reason: string | null;
   paused: boolean;
+  /** `inconsistent`: no prefix of the history, until it was resynced. */
+  sync: SiteSync;
   'needs-full-resync': boolean;
   /** Everything below is confirmed by the site. */
   'cursor-seq': number;
@@ -185,6 +187,8 @@ export interface SiteStatus {
   'open-window': { 'from-seq': number; 'to-seq': number; bytes: number } | null;
   /** The site shows the group's history up to here. */
   'recoverable-to': string | null;
+  /** What is to be copied to it; null for a site that is in sync, or cannot be resynced. */
+  resync: ResyncStatus | null;
   /** The verify that goes on, or the last one since the daemon started. */
   verify: VerifyStatus | null;
   peer_devices: PeerDeviceStatus[];
@@ -199,6 +203,20 @@ export interface PeerDeviceStatus {
   'peer-disk-state': 'UpToDate' | 'Consistent' | 'Inconsistent' | 'DUnknown';
   /** KiB that have to be copied, as DRBD counts them. */
   'out-of-sync': number;
+}
+
+/** How far the resync of a site is. */
+export interface ResyncStatus {
+  /** `waiting`: the site is paused or cannot be reached. */
+  state: 'running' | 'waiting';
+  /** In regions that are marked. */
+  'bytes-left': number;
+  /** Since the site left the ring, or since this daemon copies. */
+  'bytes-compared': number;
+  'bytes-copied': number;
+  'bytes-zeroed': number;
+  'bytes-per-second': number;
+  'seconds-left': number | null;
 }
 
 /** What a verify of a site has come to. */

@@ -3,8 +3,9 @@
  * shippers. Absent where resyncs are not served: then a full ring holds writers, and a site that cannot be continued stays as
  * it is.
  */
-import type { LogPos } from '../base/units.js';
+import { SECTOR, type LogPos } from '../base/units.js';
 import { devicesAtSites, nextNumber } from '../control/device-plan.js';
+import type { DirtyFacts } from '../control/facts.js';
 import type { Checkpointer, DirtPort } from '../replog/checkpointer.js';
 import { SH } from '../replog/shared.js';
 import type { SiteCursor } from '../slink/contract.js';
@@ -144,6 +145,21 @@ export class Leaving {
     if (!dirt.isOut(nr)) return undefined;
     const states = new Map([...dirt.logs(nr)].map(([device, { log }]) => [device, log.state]));
     return { regions: dirt.regions(nr), bytes: dirt.bytes(nr), states };
+  }
+
+  /** Sectors of a region. */
+  get region(): number {
+    return this.logs.region;
+  }
+
+  /** What a link lacks, by device number. */
+  dirty(nr: number): ReadonlyMap<number, DirtyFacts> {
+    return new Map(
+      [...this.dirt.logs(nr)].map(([device, { bits }]) => {
+        const { regions, count: dirty, regionSectors, deviceSectors } = bits;
+        return [device, { regions, dirty, bytes: Math.min(dirty * regionSectors, deviceSectors) * SECTOR }];
+      }),
+    );
   }
 
   /** What the shipper of an inconsistent link begins with. */

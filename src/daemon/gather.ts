@@ -1,7 +1,7 @@
 /** Collects what status shows from the places where each fact lives. Cheap enough for every `cat`. */
 import { createRequire } from 'node:module';
 import type { GroupConfig } from '../control/config.js';
-import type { GroupFacts, LogFacts, StatisticsFacts, WindowFacts } from '../control/facts.js';
+import type { DirtyFacts, GroupFacts, LogFacts, StatisticsFacts, WindowFacts } from '../control/facts.js';
 import type { RecoveryStatus } from '../control/status.js';
 import type { Transport } from '../fuse/transport.js';
 import type { Checkpointer } from '../replog/checkpointer.js';
@@ -36,6 +36,10 @@ export interface GatherParts {
   log: LogFile;
   checkpointer: Checkpointer;
   links: readonly Link[];
+  /** What a link lacks, by device number. */
+  dirty(nr: number): ReadonlyMap<number, DirtyFacts>;
+  /** Sectors of a region. */
+  region: number;
   policies: LinkPolicies;
   timeline: Timeline;
   recovery: RecoveryStatus;
@@ -91,7 +95,8 @@ export function gather(p: GatherParts): GroupFacts {
   const facts = windowFacts(window, shared);
   const holder = p.checkpointer.holder();
   const { timeline, policies } = p;
-  const sight = { window, shared, timeline, policies, tail: facts.tail, waiting: waitingWrites(shared) };
+  const waiting = waitingWrites(shared);
+  const sight = { window, shared, timeline, policies, tail: facts.tail, waiting, dirty: p.dirty };
   const logFacts: LogFacts = {
     ring: log.ring,
     segment: log.segment,
@@ -105,6 +110,7 @@ export function gather(p: GatherParts): GroupFacts {
   };
   return {
     config: p.config,
+    region: p.region,
     version: VERSION,
     mountpoint: p.mountpoint,
     keeper: p.keeper,

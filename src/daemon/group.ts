@@ -138,6 +138,7 @@ export class Group implements Serving {
       this.detaching,
       this.resizing,
     );
+    this.view.leaving = this.leaving;
     this.verifying = new Verifying({
       ...{ config: opened.config, links: this.links },
       hindrance: () => (this.detaching.wanted ? 'slink 0 is detached or failing; repair the local images first' : ''),

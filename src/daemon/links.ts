@@ -3,7 +3,7 @@
  * want it. What is to outlive the daemon goes to the checkpointer, which keeps it in the index.
  */
 import { isRaw, type SiteConfig } from '../control/config.js';
-import type { SiteFacts, VerifyFacts } from '../control/facts.js';
+import type { DirtyFacts, SiteFacts, VerifyFacts } from '../control/facts.js';
 import type { LinkFact } from '../index/contract.js';
 import { R_TIME, type LogPlace } from '../replog/format.js';
 import { S_RECORD, W, type Window } from '../replog/window.js';
@@ -127,6 +127,8 @@ export interface LinkSight {
   tail: number;
   policies: LinkPolicies;
   waiting: readonly number[];
+  /** What a link lacks, by device number. */
+  dirty(nr: number): ReadonlyMap<number, DirtyFacts>;
 }
 
 export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
@@ -138,7 +140,10 @@ export function siteFacts(link: Link, sight: LinkSight): SiteFacts {
     state: link.state,
     reason: link.reason,
     paused: link.paused,
-    needsFullResync: link.stale !== '' || link.inconsistent,
+    needsFullResync: link.stale !== '',
+    inconsistent: link.inconsistent,
+    dirty: sight.dirty(link.config.nr),
+    resync: link.progress,
     cursor: link.cursor,
     confirmed,
     degraded: policies.isDegraded(link.place),

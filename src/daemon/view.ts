@@ -1,7 +1,8 @@
 /** What `.ctl` shows of a group that is served: status, table and events, and what they are made of. */
 import { realClock } from '../base/clock.js';
-import { buildStatus, holderName, type GroupFacts } from '../control/facts.js';
+import { buildStatus, holderName, type DirtyFacts, type GroupFacts } from '../control/facts.js';
 import { servedDevices } from '../control/device-plan.js';
+import { regionOf } from '../control/dirty-logs.js';
 import { EventLog, type EventThing, type EventVerb } from '../control/events.js';
 import { keeperRuns, readRun, type DaemonConfig } from '../control/keeper-client.js';
 import { metricsText } from '../control/metrics.js';
@@ -17,6 +18,7 @@ import type { LinkPolicies } from '../slink/policy.js';
 import { tailOf } from './ends.js';
 import { durablePos, gather } from './gather.js';
 import type { Detaching } from './detaching.js';
+import type { Leaving } from './dirt.js';
 import type { Resizing } from './resizing.js';
 import type { Link } from './links.js';
 import type { OpenGroup } from './open.js';
@@ -30,11 +32,15 @@ const KEEP_FAILURES = 16;
 /** A status text is made at most this often: GETATTR, open and read each ask for it. */
 const STATUS_MS = 50;
 
+const NOTHING: ReadonlyMap<number, DirtyFacts> = new Map();
+
 export class View {
   readonly events: EventLog;
   readonly statistics: Statistics;
   /** Messages so far; set by whoever takes them. */
   messages: () => MessageCounts = () => ({ ok: 0, failed: 0, invalid: 0 });
+  /** Set where links leave the ring. */
+  leaving: Leaving | undefined;
   private readonly config: DaemonConfig;
   private readonly opened: OpenGroup;
   private readonly around: Around;
@@ -178,6 +184,8 @@ export class View {
         resize: this.resizing.facts(),
         failures: [...this.failures],
         types: typeNames(opened.types),
+        dirty: (nr) => this.leaving?.dirty(nr) ?? NOTHING,
+        region: this.leaving?.region ?? regionOf(opened.config),
       },
       statistics: this.statistics.facts(servedDevices(opened.config)),
     });
@@ -234,6 +242,7 @@ export class View {
       seq: link.cursor.seq,
       paused: link.paused,
       degraded: this.policies.isDegraded(link.place),
+      sync: link.stale === '' && !link.inconsistent ? 'in-sync' : 'inconsistent',
       'needs-full-resync': link.stale !== '',
     };
   }

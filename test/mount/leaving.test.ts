@@ -53,7 +53,7 @@ describe('leaving a full ring', function () {
     );
     assert.ok(ms <= 100, `the drop took ${ms} ms`);
     await untilStatus(m, 'no longer full', (s) => s.log.state !== 'full', 5000);
-    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assert.equal((await siteStatus(m)).sync, 'inconsistent');
     assert.match(await m.control('events'), /left the ring/);
   });
 
@@ -65,7 +65,7 @@ describe('leaving a full ring', function () {
     assertClean(await fio(m, m.disk, { ...WRITES, size: '48m', randseed: 2 }, 60_000), 'with the site paused');
     await m.site('resume');
     assertClean(await fio(m, m.disk, { ...WRITES, size: '24m', randseed: 3 }, 60_000), 'while it is resynced');
-    await untilSite(m, 'in order', (s) => !s['needs-full-resync'] && s.state === 'connected', 40_000);
+    await untilSite(m, 'in order', (s) => s.sync === 'in-sync' && s.state === 'connected', 40_000);
     assert.match(m.daemonLog, /site 1: everything that was missed was resynced; it is in order again/);
     await assertAllSame(m);
   });
@@ -82,7 +82,7 @@ describe('leaving a full ring', function () {
       await sleep(150 * i);
     }
     assertClean(await fioDone(writer), 'across the kills');
-    await untilSite(m, 'in order', (s) => !s['needs-full-resync'] && s.state === 'connected', 40_000);
+    await untilSite(m, 'in order', (s) => s.sync === 'in-sync' && s.state === 'connected', 40_000);
     await assertAllSame(m);
   });
 
@@ -94,7 +94,7 @@ describe('leaving a full ring', function () {
     assert.equal(added.status, 0, added.stderr);
     assert.match(added.stdout, /everything is copied to it/);
     assertClean(await fio(m, m.disk, { ...WRITES, size: '8m', randseed: 3 }, 60_000), 'meanwhile');
-    await untilStatus(m, 'in order', (s) => s.connections.every((c) => !c['needs-full-resync']), 40_000);
+    await untilStatus(m, 'in order', (s) => s.connections.every((c) => c.sync === 'in-sync'), 40_000);
     await assertAllSame(m);
     await assertSame(m.image, join(folder, 'disk0.img'), 'site 2');
   });
@@ -107,7 +107,7 @@ describe('leaving a full ring', function () {
     rmSync(join(m.groupDir, 'index'), { recursive: true });
     await m.mount({ env: SERVED });
     assertClean(await fio(m, m.disk, { ...WRITES, size: '8m', randseed: 3 }, 60_000), 'meanwhile');
-    await untilSite(m, 'in order', (s) => !s['needs-full-resync'] && s.state === 'connected', 40_000);
+    await untilSite(m, 'in order', (s) => s.sync === 'in-sync' && s.state === 'connected', 40_000);
     assert.match(m.daemonLog, /everything that was missed was resynced/);
     await assertAllSame(m);
   });
@@ -117,11 +117,11 @@ describe('leaving a full ring', function () {
     await m.site('pause');
     assertClean(await fio(m, m.disk, { ...WRITES, size: '32m' }, 60_000), 'before');
     await m.serving(await m.killDaemon());
-    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assert.equal((await siteStatus(m)).sync, 'inconsistent');
     assertClean(await fio(m, m.disk, { ...WRITES, size: '48m', randseed: 3 }, 60_000), 'behind the kill');
     await m.umount();
     await m.mount({ env: SERVED });
-    assert.equal((await siteStatus(m))['needs-full-resync'], true);
+    assert.equal((await siteStatus(m)).sync, 'inconsistent');
     assertClean(await fio(m, m.disk, { ...WRITES, size: '16m', randseed: 5 }, 60_000), 'mounted again');
   });
 

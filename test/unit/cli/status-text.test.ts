@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { lagSentence, statusText, verdict } from '../../../src/cli/status-text.js';
-import type { SiteStatus, StatusJson, VerifyStatus } from '../../../src/control/status.js';
+import type { ResyncStatus, SiteStatus, StatusJson, VerifyStatus } from '../../../src/control/status.js';
 import { GIB, MIB } from '../../../src/base/units.js';
 
 const SITE: SiteStatus = {
@@ -24,6 +24,7 @@ const SITE: SiteStatus = {
   state: 'connected',
   reason: null,
   paused: false,
+  sync: 'in-sync',
   'needs-full-resync': false,
   'cursor-seq': 12,
   'cursor-position': 8192,
@@ -32,8 +33,19 @@ const SITE: SiteStatus = {
   'lag-writes': 0,
   'open-window': null,
   'recoverable-to': '2026-11-20T07:00:00.000Z',
+  resync: null,
   verify: null,
   peer_devices: [{ volume: 0, 'replication-state': 'Established', 'peer-disk-state': 'UpToDate', 'out-of-sync': 0 }],
+};
+
+const RESYNC: ResyncStatus = {
+  state: 'running',
+  'bytes-left': 40 * MIB,
+  'bytes-compared': 8 * MIB,
+  'bytes-copied': MIB,
+  'bytes-zeroed': 0,
+  'bytes-per-second': 20 * MIB,
+  'seconds-left': 2,
 };
 
 const VERIFY: VerifyStatus = {
@@ -207,6 +219,21 @@ describe('cli/status-text', () => {
     assert.match(text, /^ {6}and 3 ranges more; status\.json lists them$/m);
   });
 
+  it('statusText shows a resync', () => {
+    const text = (resync: ResyncStatus): string => statusText(status({}, { sync: 'inconsistent', resync }));
+    const line = '    resync: 40MiB left, 20MiB/s, 2 s to go, 1MiB of 8MiB differed; inconsistent until it is done';
+    assert.ok(text(RESYNC).split('\n').includes(line), text(RESYNC));
+    const waits = {
+      ...RESYNC,
+      state: 'waiting',
+      'bytes-compared': 0,
+      'bytes-per-second': 0,
+      'seconds-left': null,
+    } as const;
+    const waiting = '    resync: 40MiB left, waits for the site; inconsistent until it is done';
+    assert.ok(text(waits).split('\n').includes(waiting), text(waits));
+  });
+
   const log = status().log;
   const VERDICTS: { name: string; change?: Partial<StatusJson>; site?: Partial<SiteStatus>; line: string }[] = [
     { name: 'all is well', line: '0 OK reptool default: site1 connected' },
@@ -246,6 +273,16 @@ describe('cli/status-text', () => {
       name: 'writes are suspended',
       change: { suspended: true, 'suspended-reason': 'disk full' },
       line: '2 CRITICAL reptool default: suspended: disk full',
+    },
+    {
+      name: 'a site is resynced',
+      site: { state: 'resyncing', sync: 'inconsistent', resync: RESYNC },
+      line: '1 WARNING reptool default: site1 is inconsistent, 40MiB to resync (resyncing)',
+    },
+    {
+      name: 'a site waits to be resynced',
+      site: { state: 'failed', reason: 'gone', sync: 'inconsistent', resync: { ...RESYNC, state: 'waiting' } },
+      line: '2 CRITICAL reptool default: site1 is inconsistent, 40MiB to resync (failed: gone)',
     },
     {
       name: 'a verify found a difference',

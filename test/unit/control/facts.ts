@@ -13,6 +13,9 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
     reason: '',
     paused: false,
     needsFullResync: false,
+    inconsistent: false,
+    dirty: new Map(),
+    resync: undefined,
     confirmed: 89,
     degraded: false,
     sync: false,
@@ -25,6 +28,7 @@ export function facts(change: Partial<GroupFacts> = {}): GroupFacts {
   };
   return {
     config,
+    region: 8192,
     version: '0.1.0',
     mountpoint: '/mnt/rep',
     types: { slink: ['blockdev'] },

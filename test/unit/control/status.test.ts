@@ -89,6 +89,46 @@ describe('control/status', () => {
     assert.equal(site!.reason, 'gone');
   });
 
+  describe('a site that is out of the ring', () => {
+    const dirty = new Map([[0, { regions: 256, dirty: 10, bytes: 10 * 4 * MIB }]]);
+    const progress = { looked: 8 * MIB, copied: MIB, zeroed: 512, left: 40 * MIB, rate: 20 * MIB };
+
+    it('! is Inconsistent and recoverable to nowhere, and status says what is left', () => {
+      const f = withSite({ inconsistent: true, dirty, state: 'resyncing', resync: progress });
+      const status = buildStatus(f);
+      conforms(JSON.parse(JSON.stringify(status)), '_group');
+      const [site] = status.connections;
+      assert.deepEqual(
+        [site!.sync, site!['needs-full-resync'], site!['recoverable-to']],
+        ['inconsistent', false, null],
+      );
+      assert.deepEqual(site!.peer_devices, [
+        {
+          ...{ volume: 0, 'replication-state': 'SyncSource', 'peer-disk-state': 'Inconsistent' },
+          'out-of-sync': 40 * 1024,
+        },
+      ]);
+      assert.deepEqual(site!.resync, {
+        ...{ state: 'running', 'bytes-left': 40 * MIB, 'bytes-compared': 8 * MIB, 'bytes-copied': MIB },
+        ...{ 'bytes-zeroed': 512, 'bytes-per-second': 20 * MIB, 'seconds-left': 2 },
+      });
+    });
+
+    it('statusLines has the regions that are in sync, and a plus while the others are copied', () => {
+      assert.match(statusLines(withSite({ inconsistent: true, dirty, state: 'resyncing' })), / A,246\+\/256$/m);
+      assert.match(statusLines(withSite({ inconsistent: true, dirty, state: 'paused' })), / A,246\/256$/m);
+      assert.match(statusLines({ ...withSite({ inconsistent: true, dirty }), region: 2048 }), / A,1014\/1024$/m);
+    });
+
+    it('waits while it cannot be reached', () => {
+      const [site] = buildStatus(
+        withSite({ inconsistent: true, dirty, state: 'failed', resync: progress }),
+      ).connections;
+      const { state, 'seconds-left': left } = site!.resync!;
+      assert.deepEqual([state, left], ['waiting', null]);
+    });
+  });
+
   it('! buildStatus calls a site inside its open window Inconsistent, and says which records', () => {
     const open = buildStatus(withSite({ window: { from: 89, to: 8281, bytes: 4096 } })).connections[0]!;
     assert.equal(open.peer_devices[0]!['peer-disk-state'], 'Inconsistent');
