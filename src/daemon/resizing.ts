@@ -119,6 +119,7 @@ export class Resizing {
       if (size > logFile.size) this.save(config.log.size, size);
     }
     this.machine.begin(size);
+    this.worker.prepare();
     this.p.kick();
     this.p.event({ resizing: size });
     return this.answer(size, stop);
@@ -153,6 +154,7 @@ export class Resizing {
 
   private ended(size: number, error: RepError | undefined): void {
     const { log: logFile } = this.p;
+    this.worker.leave();
     this.settle();
     this.p.room();
     const asked = this.asked.splice(0);
@@ -193,8 +195,9 @@ export class Resizing {
   }
 }
 
-/** A helper's thread for each job: one that zeroes an area may be busy for long, and devices have their own. */
+/** A helper's thread for the time of a resize: one that zeroes an area may be busy for long, and devices have their own. */
 class HelperWorker implements LogWorker {
+  private helper: Thread<ToHelper, FromHelper> | undefined;
   private done: true | RepError | undefined;
   private bytes = 0;
   private total = 0;
@@ -204,28 +207,40 @@ class HelperWorker implements LogWorker {
     this.told = told;
   }
 
+  /** Makes the thread: the committer must not have to hold for as long as that takes. */
+  prepare(): void {
+    this.helper ??= new Thread<ToHelper, FromHelper>('log-helper', './helper.js', { fuseFd: -1 });
+    this.helper.onMessage = (message) => this.heard(message);
+  }
+
   start(job: LogJob): void {
     this.done = undefined;
     this.bytes = this.total = 0;
-    const helper = new Thread<ToHelper, FromHelper>('log-helper', './helper.js', { fuseFd: -1 });
-    helper.onMessage = (message) => {
-      switch (message.t) {
-        case 'up':
-          return;
-        case 'progress':
-          this.bytes = message.bytes;
-          this.total = message.total;
-          return;
-        case 'done':
-          this.done = true;
-          break;
-        case 'failed':
-          this.done = new RepError(message.errno as ErrnoName, message.message);
-      }
-      void helper.terminate();
-      this.told();
-    };
-    helper.post({ id: 0, do: 'log', job });
+    this.prepare();
+    this.helper!.post({ id: 0, do: 'log', job });
+  }
+
+  /** Nothing more comes. */
+  leave(): void {
+    void this.helper?.terminate();
+    this.helper = undefined;
+  }
+
+  private heard(message: FromHelper): void {
+    switch (message.t) {
+      case 'up':
+        return;
+      case 'progress':
+        this.bytes = message.bytes;
+        this.total = message.total;
+        return;
+      case 'done':
+        this.done = true;
+        return this.told();
+      case 'failed':
+        this.done = new RepError(message.errno as ErrnoName, message.message);
+        return this.told();
+    }
   }
 
   result(): true | RepError | undefined {

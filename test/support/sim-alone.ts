@@ -39,7 +39,8 @@ export class Alone {
     host.client.asks = false;
     this.warmUp();
     const cut = rng.chance(0.5) ? [...host.sites.values()].filter(({ disk }) => !disk.unreachable) : [];
-    const names = cut.length > 0 ? daemon.names : ['client', 'committer', 'applier', 'main'];
+    const local = ['client', 'committer', 'applier', 'main', ...(daemon.resizing === undefined ? [] : ['helper'])];
+    const names = cut.length > 0 ? daemon.names : local;
     const { restless } = daemon;
     // What runs in between might be a thread of a site.
     if (cut.length === 0) daemon.restless = 0;
