@@ -41,6 +41,7 @@ export const ERRNO = {
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
   EHOSTUNREACH: 113,
+  EUCLEAN: 117,
 } as const;
 
 export type ErrnoName = keyof typeof ERRNO;
@@ -66,6 +67,7 @@ const SENTENCE: Partial<Record<ErrnoName, string>> = {
   ECONNRESET: 'the other side ended the connection',
   ECONNREFUSED: 'nobody listens there',
   EHOSTUNREACH: 'no way leads there',
+  EUCLEAN: 'it is damaged',
 };
 
 /** `EIO` for 5 or -5; `errno 99` for what has no name here. */

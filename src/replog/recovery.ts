@@ -101,6 +101,8 @@ function isPlaced(link: LinkFact): boolean {
 /** Finds the end of the log. Throws RepError EIO where records that were durable are damaged. */
 export function recover(log: LogFile, index: Index, options: RecoveryOptions = {}): Recovered {
   const s = log.super;
+  // Where the other superblock is damaged, it may be the one of the opening that followed: then the log goes on.
+  const clean = s.clean && !log.superDamaged;
   const indexLost = indexIsLost(s, index);
   const links = trustedLinks(s, index);
   const indexed = indexLost ? undefined : index.checkpoint();
@@ -119,7 +121,7 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
   const known = durableSoFar(s, checkpoint, indexLost ? [] : links);
   const reader = new LogReader(log);
   try {
-    const walk = walkToEnd(log, reader, checkpoint, links, notes);
+    const walk = walkToEnd(log, reader, clean, checkpoint, links, notes);
     const end = { ...reader.place };
     let tornBytes = 0;
     if (walk.broken !== undefined) {
@@ -136,10 +138,10 @@ export function recover(log: LogFile, index: Index, options: RecoveryOptions = {
     }
     return {
       durablePos: Math.max(known.pos, walk.durablePos),
-      settled: s.clean,
+      settled: clean,
       place: end,
-      clean: s.clean,
-      newReign: !s.clean || s.reign === 0,
+      clean,
+      newReign: !clean || s.reign === 0,
       reign: walk.reign,
       reignId: walk.reignId,
       checkpoint,
@@ -177,13 +179,20 @@ interface Walk {
 }
 
 /** Reads from the checkpoint to the end; a log that was closed cleanly ends where its superblock says. */
-function walkToEnd(log: LogFile, reader: LogReader, checkpoint: LogPlace, links: LinkFact[], notes: string[]): Walk {
+function walkToEnd(
+  log: LogFile,
+  reader: LogReader,
+  clean: boolean,
+  checkpoint: LogPlace,
+  links: LinkFact[],
+  notes: string[],
+): Walk {
   const s = log.super;
   const walk: Walk = { broken: undefined, reign: 0, reignId: '', readBytes: 0, durablePos: 0 };
   reader.seek(checkpoint);
   checkCursors(links, reader.place, notes);
   for (;;) {
-    const r = s.clean ? reader.next(s.durable) : reader.next();
+    const r = clean ? reader.next(s.durable) : reader.next();
     if (r === READ.END) break;
     if (r === READ.BROKEN) {
       walk.broken = reader.broken;

@@ -340,7 +340,8 @@ export class FolderDevices {
     const device = this.list.find((d) => d.nr === nr)!;
     const coming = comingPath(this.folder, device.name, nr);
     const file = device.coming && this.exists(coming) ? coming : (this.images.get(nr)?.file ?? coming);
-    growImage(this.io, 'SITE', { nr, file, size: device.size }, size, this.how);
+    // Larger already where one batch grows it several times: it was made for the last of them.
+    growImage(this.io, 'SITE', { nr, file, size: device.size, grown: Number.MAX_SAFE_INTEGER }, size, this.how);
   }
 
   private remove(device: StampDevice): number {

@@ -116,7 +116,8 @@ export function growImage(io: Io, area: ImageArea, spec: ImageSpec, to: number, 
   try {
     const info = io.info(calls.open, fd);
     if (typeof info === 'number') throw ioError(info, 'reading its size', spec.file);
-    const wrong = mismatch(info.kind === 'block' ? { ...spec, size: to } : { ...spec, grown: to }, info);
+    const grown = Math.max(to, spec.grown ?? 0);
+    const wrong = mismatch(info.kind === 'block' ? { ...spec, size: to } : { ...spec, grown }, info);
     if (wrong !== undefined) throw wrong;
     if (info.kind === 'block') return;
     const from = Math.min(info.size, spec.size);

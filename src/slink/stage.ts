@@ -22,10 +22,11 @@ import {
   R_SUM,
   R_TIME,
   advanceChain,
+  batchHeaderBytes,
   payloadSpace,
   recordSum,
 } from '../replog/format.js';
-import type { ShipBatch } from './batch.js';
+import { SHIP_BYTES, SHIP_RECORDS, type ShipBatch } from './batch.js';
 import type { SiteCursor } from './contract.js';
 import {
   AREA_START,
@@ -39,6 +40,7 @@ import {
   SB_SEQ,
   SB_SERIAL,
   SB_TOTAL,
+  STAGE_BATCH_MAGIC,
   STAMP_ROOM,
   decodeStamp,
   encodeStageBatch,
@@ -48,6 +50,10 @@ import {
 } from './stage-format.js';
 
 const SETTLE_BYTES = 4 * MIB;
+
+/** Most bytes of a batch's header part, and of a whole batch. */
+const HEADER_REACH = batchHeaderBytes(SHIP_RECORDS);
+const BATCH_REACH = HEADER_REACH + SHIP_BYTES;
 
 export type StampsRead =
   | { kind: 'stamp'; value: Stamp; slot: 0 | 1 }
@@ -223,9 +229,14 @@ export class Stage {
   /**
    * Visits the batches in the area that continue the stamp's base, in order, each checked to the last byte;
    * `visit` may stop with a negative errno. Moves `end` along. The first batch that does not continue ends it:
-   * it was torn, or belongs to the time before the stamp.
+   * it was torn, or belongs to the time before the stamp. EUCLEAN: it is neither, something was damaged (`cutOff`).
    */
   scan(end: SiteCursor, visit: (batch: StagedBatch) => number): number {
+    const rc = this.walk(end, visit);
+    return rc < 0 ? rc : this.cutOff(end.seq);
+  }
+
+  private walk(end: SiteCursor, visit: (batch: StagedBatch) => number): number {
     const info = this.io.info('SITE:STAGE-READ', this.fd);
     if (typeof info === 'number') return info;
     Object.assign(end, this.stamp!.base);
@@ -260,6 +271,56 @@ export class Stage {
       end.time = getU64(dv, last + R_TIME);
       end.reign = dv.getUint32(last + R_REIGN, true);
     }
+  }
+
+  /**
+   * EUCLEAN where behind what was accepted a batch stands that no crash can have cut off: one farther on of the same
+   * stamp, or one of a later stamp than any that can be read. Each batch was synced before the next was written, and a
+   * stamp before the first one that follows it. The images may hold all of them: they are no prefix at the place where
+   * the stage seems to end.
+   */
+  private cutOff(seq: number): number {
+    const info = this.io.info('SITE:STAGE-READ', this.fd);
+    if (typeof info === 'number') return info;
+    if (this.endsPlainly(info.size)) return 0;
+    const stop = Math.min(info.size, AREA_START + this.used + BATCH_REACH + HEADER_REACH);
+    for (let pos = AREA_START + this.used; pos + ALIGN <= stop; pos += SETTLE_BYTES) {
+      // A header part across the end of a piece is whole in this read, which goes a little beyond it.
+      const len = Math.min(SETTLE_BYTES + HEADER_REACH, stop - pos);
+      const mem = this.read(pos, len);
+      if (typeof mem === 'number') return mem;
+      for (let at = 0; at + ALIGN <= Math.min(len, SETTLE_BYTES); at += ALIGN)
+        if (this.isLater(mem, at, len, seq)) return -ERRNO.EUCLEAN;
+    }
+    return 0;
+  }
+
+  /** What was accepted ends at zeroes, or at a whole batch of the time before the stamp: nothing was staged there since. */
+  private endsPlainly(size: number): boolean {
+    const at = AREA_START + this.used;
+    if (size - at < ALIGN) return true;
+    const head = this.read(at, ALIGN);
+    if (typeof head === 'number') return false;
+    if (isZero(head.u8, ALIGN)) return true;
+    if (!stageBatchShape(head.dv, size - at)) return false;
+    const mem = this.read(at, head.dv.getUint32(SB_HEADER, true));
+    return typeof mem !== 'number' && this.isWhole(mem, 0) && getU64(mem.dv, SB_SERIAL) < this.stamp!.serial;
+  }
+
+  private isWhole({ dv, u8 }: Mem, at: number): boolean {
+    const header = dv.getUint32(at + SB_HEADER, true);
+    return crc32(u8.subarray(at + SB_MAGIC, at + header)) === dv.getUint32(at + SB_CRC, true);
+  }
+
+  private isLater(mem: Mem, at: number, len: number, seq: number): boolean {
+    const { dv } = mem;
+    if (dv.getUint32(at + SB_MAGIC, true) !== STAGE_BATCH_MAGIC) return false;
+    const header = dv.getUint32(at + SB_HEADER, true);
+    if (header < ALIGN || header > HEADER_REACH || at + header > len) return false;
+    const serial = getU64(dv, at + SB_SERIAL);
+    const { serial: ours } = this.stamp!;
+    if (serial < ours || (serial === ours && getU64(dv, at + SB_SEQ) <= seq)) return false;
+    return this.isWhole(mem, at);
   }
 
   private continues(mem: Mem, end: SiteCursor): boolean {
@@ -316,6 +377,11 @@ export class Stage {
     }
     return vec.total;
   }
+}
+
+function isZero(u8: Uint8Array, len: number): boolean {
+  for (let i = 0; i < len; i++) if (u8[i] !== 0) return false;
+  return true;
 }
 
 /** Checks every record of a batch (magic, seq, sum over header and payload, chain) and moves the chain along. */

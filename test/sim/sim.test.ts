@@ -1,26 +1,47 @@
 import assert from 'node:assert/strict';
-import { STORIES, countCalls, crashImagesAtEveryCall, everyPoint, killAtEvery } from '../support/sim-every.js';
-import { Coverage } from '../support/sim-faults.js';
+import {
+  BEFALLS,
+  STORIES,
+  befallEach,
+  countCalls,
+  crashImagesAtEveryCall,
+  deathRow,
+  everyPoint,
+  killAtEvery,
+  type Befall,
+} from '../support/sim-every.js';
+import { Coverage, FAULT_KINDS } from '../support/sim-coverage.js';
 import { collect } from '../support/sim-memory.js';
-import { failureText, runSeed, type SimMode } from '../support/sim-seed.js';
+import { MODES, commandOf, failureText, runSeed, type SimMode } from '../support/sim-seed.js';
 
 const FIXED = Array.from({ length: 16 }, (_, i) => i + 1);
 /** Disks are exchanged, stamps torn and their syncs fail. */
 const RAW_SEEDS = [12, 28, 30, 34, 37, 38];
 const STEPS = 1500;
-const MODES = [undefined, 'policies', 'deferral', 'raw', 'resize'] as const;
+/** The first of the fresh seeds. */
+const FRESH = Number(process.env['REPTOOL_SEED'] ?? Math.floor(Math.random() * 1e9));
+/** Faults of each kind that a whole run has at least. */
+const FAULTS = 1000;
+const DEATHS = 2400;
+/** How often the scenario is run for some of what may befall it, and how many calls are between two. */
+const EACH: Partial<Record<Befall, { runs: number; period: number }>> = {
+  exchanged: { runs: 80, period: 9 },
+  ...Object.fromEntries(['read', 'open', 'short read'].map((what) => [what, { runs: 14, period: 2 }])),
+  ...Object.fromEntries(['write', 'name', 'full'].map((what) => [what, { runs: 12, period: 3 }])),
+  sync: { runs: 36, period: 2 },
+  'short write': { runs: 18, period: 3 },
+  index: { runs: 150, period: 2 },
+};
 
 describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number, mode?: SimMode): Promise<void> {
-    const result = await runSeed({ seed, steps: STEPS, ...(mode === undefined ? {} : { [mode]: true }) });
+  async function holds(seed: number, mode?: SimMode, rough = false): Promise<void> {
+    const result = await runSeed({ seed, steps: STEPS, rough, ...(mode === undefined ? {} : { [mode]: true }) });
     seen.merge(result.coverage);
     await collect();
-    const also = mode === undefined ? '' : ` --${mode}`;
-    if (!result.ok)
-      assert.fail(`${failureText(result)}\n  again: npm run sim -- --seed ${seed} --steps ${STEPS}${also}`);
+    if (!result.ok) assert.fail(`${failureText(result)}\n  again: ${commandOf(seed, STEPS, mode, rough)}`);
   }
 
   it('the same seed is the same run', async () => {
@@ -30,9 +51,10 @@ describe('simulator', function () {
     assert.equal(a.calls, b.calls);
   });
 
-  for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed));
+  for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed, undefined, seed > 12));
 
-  for (const seed of FIXED) it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, 'policies'));
+  for (const seed of FIXED)
+    it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, 'policies', seed > 6));
 
   for (const seed of FIXED.slice(0, 6))
     it(`keeps them with sites that are put off under seed ${seed}`, () => holds(seed, 'deferral'));
@@ -43,8 +65,11 @@ describe('simulator', function () {
   for (const seed of FIXED.slice(0, 8))
     it(`keeps them while the log gets other sizes under seed ${seed}`, () => holds(seed, 'resize'));
 
-  it('keeps its promises under fresh seeds', async () => {
-    for (let i = 0; i < 12; i++) await holds(Math.floor(Math.random() * 1e9), MODES[i % MODES.length]);
+  it(`keeps its promises under the fresh seeds from ${FRESH} on`, async () => {
+    for (let i = 0; i < 12; i++) {
+      const mode = MODES[i % MODES.length]!;
+      await holds(FRESH + i, mode === 'plain' ? undefined : mode);
+    }
   });
 
   for (const seed of [104, 105, 108, 111, 117, 123])
@@ -92,6 +117,29 @@ describe('simulator', function () {
   for (const [name, story] of Object.entries(STORIES)) it(`keeps its promises in the story ${name}`, () => story());
 
   it('shows a prefix at every I/O of a scenario, had the machines died there', () => {
-    assert.ok(crashImagesAtEveryCall(1, 1) > 150);
+    assert.ok(crashImagesAtEveryCall(1, 1, undefined, seen) > 150);
+  });
+
+  for (const what of BEFALLS)
+    it(`comes to rest whatever befalls it at every I/O of a scenario: ${what}`, async () => {
+      const { runs, period } = EACH[what] ?? { runs: 40, period: 25 };
+      let times = 0;
+      for (let i = 0; i < runs; i++) {
+        times += befallEach(what, period, 1 + i, 4711 + Math.floor(i / period), seen);
+        if (i % 10 === 9) await collect();
+      }
+      assert.ok(times > 100, `${times} times`);
+    });
+
+  it('lives on through one death after the other', async () => {
+    for (let i = 0; i < DEATHS / 100; i++) await deathRow(FRESH + i, 100, seen);
+  });
+
+  it(`has met ${FAULTS} faults of every kind`, () => {
+    console.log(seen.faultLines().join('\n'));
+    assert.deepEqual(
+      FAULT_KINDS.filter((kind) => seen.faultsOf(kind) < FAULTS),
+      [],
+    );
   });
 });

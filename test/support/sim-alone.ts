@@ -45,6 +45,7 @@ export class Alone {
     // What runs in between might be a thread of a site.
     if (cut.length === 0) daemon.restless = 0;
     for (const { disk } of cut) disk.unreachable = true;
+    if (cut.length > 0) host.world.seen('link cut', cut.length);
     try {
       return this.goOn(names);
     } finally {

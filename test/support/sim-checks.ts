@@ -7,15 +7,16 @@ import { type SimDisk } from './sim-disk.js';
 import { SimIo, SimWorld } from './sim-io.js';
 import { readImage, type DeviceSectors } from './sim-model.js';
 import { Rng } from './sim-random.js';
-import { readStamp } from './sim-raw.js';
+import { rawSite, readStamp } from './sim-raw.js';
 import { folderOf, siteImage, type SimSite } from './sim-site.js';
 import { type SimIndexStore } from './sim-index.js';
 import { LogFile } from '../../src/replog/logfile.js';
-import { recover } from '../../src/replog/recovery.js';
+import { recover, type Recovered } from '../../src/replog/recovery.js';
 import { FolderSite } from '../../src/slink/folder.js';
 import { ImageSet } from '../../src/slink/images.js';
 import { replayLocal } from '../../src/slink/replay.js';
-import { recoverFolder } from '../../src/slink/recover.js';
+import { recoverFolder, type FolderReport } from '../../src/slink/recover.js';
+import { RepError } from '../../src/base/errors.js';
 
 function readDevices(host: SimHost, path: (nr: number) => string, disk: SimDisk): DeviceSectors {
   const { client, late = [] } = host.shape;
@@ -67,6 +68,50 @@ export interface SiteCheck {
   staged: number;
 }
 
+/** A copy of a site, repaired by the product's own code. */
+export interface OpenedCopy extends SiteCheck {
+  image: DeviceSectors;
+}
+
+/**
+ * Opens, or recovers, the site whose disk `disk` is a copy of, on a machine whose disk is `local`; why it is refused,
+ * where it is.
+ */
+export function openSiteCopy(
+  host: SimHost,
+  nr: number,
+  rng: Rng,
+  disk: SimDisk,
+  local = host.local.settledImage(),
+): OpenedCopy | string {
+  const { shape } = host.site(nr);
+  const world = new SimWorld(new Rng(rng.u32(), 'clone'));
+  world.mount(folderOf(nr), disk);
+  world.mount('/local', local);
+  const io = new SimIo(world);
+  const folder = shape.raw === undefined;
+  const byOpening = rng.chance(0.5) || !folder;
+  let report: FolderReport | undefined;
+  try {
+    report = byOpening ? undefined : recoverFolder(io, folderOf(nr), { write: true });
+  } catch (error) {
+    if (error instanceof RepError) return error.message;
+    throw error;
+  }
+  const wrong = report?.images.find(({ state }) => state !== 'ok');
+  if (wrong !== undefined) return `${wrong.file}: ${wrong.state}`;
+  const devices = host.shape.client.devices.map((d) => ({ nr: d.nr, name: `disk${d.nr}`, size: d.sectors * 512 }));
+  const site = folder
+    ? new FolderSite(io, new SimClock(), folderOf(nr), { area: shape.area })
+    : rawSite(io, new SimClock(), nr, host.shape.client.devices);
+  const opened = site.open({ devices, identity: { logId: host.logId, group: GROUP, nr } });
+  if (!opened.ok) return opened.reason;
+  const { seq } = opened.cursor;
+  if (report !== undefined && report.seq !== seq)
+    throw new Broken(`recoverFolder says that site ${nr} reaches ${report.seq}, opening it says ${seq}`);
+  return { seq, staged: report?.staged.records ?? 0, image: readDevices(host, (d) => siteImage(nr, d), disk) };
+}
+
 /**
  * A site as somebody finds it after its machine died at this very moment: a copy of its disk, repaired by the
  * product's own code, is a prefix of history that holds everything the site has confirmed.
@@ -78,34 +123,17 @@ export function checkSite(host: SimHost, nr: number, rng: Rng, how: 'crash' | 'l
   const confirmed = Math.max(host.site(nr).confirmed, host.policies.link(nr).reached);
   const disk =
     how === 'crash' ? original.crashImage(rng, { flips: rng.chance(0.2) ? 0.02 : 0 }).disk : original.settledImage();
-  const world = new SimWorld(new Rng(rng.u32(), 'clone'));
-  world.mount(folderOf(nr), disk);
-  const io = new SimIo(world);
-  const byOpening = rng.chance(0.5);
-  const report = byOpening ? undefined : recoverFolder(io, folderOf(nr), { write: true });
-  const site = new FolderSite(io, new SimClock(), folderOf(nr), {
-    area: shape.area,
-  });
-  const opened = site.open({
-    devices: host.shape.client.devices.map((d) => ({ nr: d.nr, name: `disk${d.nr}`, size: d.sectors * 512 })),
-    identity: { logId: host.logId, group: GROUP, nr },
-  });
-  if (!opened.ok) throw new Broken(`site ${nr} does not open after the death of its machine: ${opened.reason}`);
-  const { seq } = opened.cursor;
-  if (report !== undefined && report.seq !== seq)
-    throw new Broken(`recoverFolder says that site ${nr} reaches ${report.seq}, opening it says ${seq}`);
+  const opened = openSiteCopy(host, nr, rng, disk);
+  if (typeof opened === 'string')
+    throw new Broken(`site ${nr} does not open after the death of its machine: ${opened}`);
+  const { seq, staged, image } = opened;
   if (seq < confirmed)
     throw new Broken(
       `site ${nr} has confirmed everything below ${confirmed}, and after its machine's death it reaches ${seq}`,
     );
-  isPrefix(
-    host,
-    readDevices(host, (d) => siteImage(nr, d), disk),
-    seq,
-    `the images of site ${nr}`,
-  );
+  isPrefix(host, image, seq, `the images of site ${nr}`);
   checkSet(host, nr, disk, seq);
-  return { seq, staged: report?.staged.records ?? 0 };
+  return { seq, staged };
 }
 
 /**
@@ -168,6 +196,13 @@ export function checkHost(host: SimHost, rng: Rng): number {
   for (const { nr, confirmed } of host.sites.values())
     if (recovered.place.seq < confirmed)
       throw new Broken(`recovery ends at record ${recovered.place.seq}, and site ${nr} is ahead of it (${confirmed})`);
+  replayOnto(host, io, disk, log, recovered);
+  log.close();
+  return recovered.place.seq;
+}
+
+/** What recovery found goes onto the copy's images, which then are exactly the history that far. */
+function replayOnto(host: SimHost, io: SimIo, disk: SimDisk, log: LogFile, recovered: Recovered): void {
   const images = new ImageSet(io, 'APPLY');
   if (host.shape.late !== undefined) openImages(io, images);
   else
@@ -175,8 +210,16 @@ export function checkHost(host: SimHost, rng: Rng): number {
       images.open({ nr, file: host.imagePath(nr), size: sectors * 512 });
   replayLocal(log, images, recovered.checkpoint, recovered.place);
   checkLocal(host, disk, recovered.place.seq);
+}
+
+/** The same for any copy of the machine's disk that recovery does not refuse. */
+export function replayedPrefix(host: SimHost, disk: SimDisk): void {
+  const world = new SimWorld(new Rng(1, 'clone'));
+  world.mount('/local', disk);
+  const io = new SimIo(world);
+  const log = LogFile.open(io, LOG_PATH);
+  replayOnto(host, io, disk, log, recover(log, host.store.open(io)));
   log.close();
-  return recovered.place.seq;
 }
 
 /** An index that was lost or set back below what the superblock names must be noticed. */

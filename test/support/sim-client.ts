@@ -83,6 +83,8 @@ export class SimClient implements Reply {
   };
   /** What requests look like just now. */
   temper: 'mixed' | 'flood' | 'trickle' = 'mixed';
+  /** Told of every answer: the request's unique, and the errno, positive. */
+  told: (unique: number, errno: number) => void = () => {};
   /** Applications make requests by themselves. */
   asks = true;
   private readonly rng: Rng;
@@ -112,6 +114,16 @@ export class SimClient implements Reply {
   /** Requests without an answer. */
   get outstanding(): number {
     return this.waiting.size;
+  }
+
+  /** Unique of the newest request. */
+  get newest(): number {
+    return this.nextUnique;
+  }
+
+  /** It was not answered yet. */
+  waits(unique: number): boolean {
+    return this.waiting.has(unique);
   }
 
   /** Requests that became records, or flushes, and are without an answer. */
@@ -344,6 +356,7 @@ export class SimClient implements Reply {
       return;
     }
     this.waiting.delete(request.unique);
+    this.told(request.unique, errno);
     if (errno !== 0) {
       this.counts.failed++;
       return;

@@ -463,11 +463,14 @@ export class SimDaemon {
   }
 
   private noteSegment(segment: ClosedSegment): void {
-    const whole = segment.complete
-      ? segment
-      : readSegment(this.log, segment.start, { pos: this.committer.durablePos, seq: this.committer.durable });
-    const fact = segmentFact(whole);
-    if (fact !== undefined) this.checkpointer.noteSegment(fact);
+    const limit = { pos: this.committer.durablePos, seq: this.committer.durable };
+    try {
+      const fact = segmentFact(segment.complete ? segment : readSegment(this.log, segment.start, limit));
+      if (fact !== undefined) this.checkpointer.noteSegment(fact);
+    } catch (error) {
+      if (!(error instanceof RepError)) throw error;
+      this.host.note(`indexing a segment: ${error.message}`);
+    }
   }
 
   private post(work: () => void): void {

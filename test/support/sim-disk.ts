@@ -16,6 +16,7 @@
  * whole. Folders themselves are durable at once (they are made when a group or a site is set up).
  */
 import { dirname } from 'node:path';
+import type { FaultSink } from './sim-coverage.js';
 import type { Rng } from './sim-random.js';
 
 export const SECTOR = 512;
@@ -168,6 +169,13 @@ export class SimFile {
     this.live.read(pos, to, at, length);
   }
 
+  /** The first byte at or behind `pos` that lies in no hole. */
+  nextData(pos: number): number | undefined {
+    for (let i = Math.floor(pos / PAGE); i * PAGE < this.size; i++)
+      if (this.live.page(i) !== undefined) return Math.max(pos, i * PAGE);
+    return undefined;
+  }
+
   /** All that is in the file as a read sees it. */
   content(): Buffer {
     const out = Buffer.alloc(this.live.size);
@@ -225,24 +233,33 @@ export class SimFile {
   }
 
   /** A sync that fails: some of it is on the disk, all of it counts as clean. */
-  failSync(rng: Rng): void {
-    survive(this.durable, this.pending, rng.pick(CRASH_STYLES), rng);
+  failSync(rng: Rng, seen: FaultSink = () => {}): void {
+    survive(this.durable, this.pending, rng.pick(CRASH_STYLES), rng, seen);
     this.pending = [];
     this.failures++;
   }
 
   /** The file as it stands after the machine's death; `flips` > 0 damages that share of the unsynced sectors. */
-  crashed(rng: Rng, style: CrashStyle, flips: number, nowMs: number): { file: SimFile; flipped: number } {
+  crashed(
+    rng: Rng,
+    style: CrashStyle,
+    flips: number,
+    nowMs: number,
+    seen: FaultSink,
+  ): { file: SimFile; flipped: number } {
     const durable = this.durable.copy();
-    survive(durable, this.pending, style, rng);
+    survive(durable, this.pending, style, rng, seen);
     const flipped = flips > 0 ? flip(durable, this.durable, this.pending, flips, rng) : 0;
+    if (flipped > 0) seen('bit flip in what was not synced', flipped);
     const attrs = new Map<string, AttrValue[]>();
     for (const [name, values] of this.attrs) {
       const sure = Math.max(
         values.findLastIndex(({ sinceMs }) => sinceMs <= nowMs - WRITE_BACK_MS),
         0,
       );
-      attrs.set(name, [{ ...values[rng.between(sure, values.length - 1)]!, sinceMs: -Infinity }]);
+      const kept = rng.between(sure, values.length - 1);
+      if (kept < values.length - 1) seen('lost attribute');
+      attrs.set(name, [{ ...values[kept]!, sinceMs: -Infinity }]);
     }
     return { file: this.as(new SimFile(this.ino, durable.copy(), durable, attrs)), flipped };
   }
@@ -257,33 +274,61 @@ export class SimFile {
     return copy;
   }
 
-  /** Bit rot or an operator's hand: changes live and durable bytes alike. */
+  /** Bit rot: one bit turns by itself, in what was durable as in what is read. Twice is as if nothing was. */
+  rot(pos: number, bit: number): void {
+    this.live.flip(pos, bit);
+    this.durable.flip(pos, bit);
+  }
+
+  /** An operator's hand: changes live and durable bytes alike. */
   damage(pos: number, data: Uint8Array): void {
     this.live.apply({ pos, data, length: data.length }, 0, data.length);
     this.durable.apply({ pos, data, length: data.length }, 0, data.length);
   }
 }
 
-/** Puts that part of `pending` onto `to` which `style` lets survive, sector by sector. */
-function survive(to: Bytes, pending: readonly Change[], style: CrashStyle, rng: Rng): void {
-  if (style === 'none') return;
-  if (style === 'writes' || style === 'last') {
+/** Puts that part of `pending` onto `to` which `style` lets survive, sector by sector; tells `seen` what does not. */
+function survive(to: Bytes, pending: readonly Change[], style: CrashStyle, rng: Rng, seen: FaultSink): void {
+  let lost = 0;
+  let torn = 0;
+  /** `share`: how likely each sector is to survive. */
+  const keep = (change: Change, share: number): void => {
+    const all = sectorsOf(change);
+    const kept = share === 0 ? 0 : share === 1 ? all : keepSome(to, change, share, rng);
+    if (share === 1) to.apply(change, 0, change.length);
+    lost += all - kept;
+    if (kept > 0 && kept < all) torn++;
+  };
+  if (style === 'none') {
+    for (const change of pending) keep(change, 0);
+  } else if (style === 'writes' || style === 'last') {
     // Requests as a disk's queue takes them: each whole or not at all.
     for (const change of pending)
-      if (style === 'last' ? change === pending.at(-1) : rng.chance(0.6)) to.apply(change, 0, change.length);
-    return;
+      keep(change, (style === 'last' ? change === pending.at(-1) : rng.chance(0.6)) ? 1 : 0);
+  } else {
+    const cut = style === 'prefix' ? rng.below(pending.length + 1) : pending.length;
+    const share =
+      style === 'all' || style === 'prefix' ? 1 : style === 'mostly' ? 0.97 : rng.pick([0.05, 0.3, 0.5, 0.8]);
+    // The last change that a prefix takes may be torn.
+    pending.forEach((change, i) => keep(change, i < cut ? share : i === cut ? 0.5 : 0));
   }
-  const cut = style === 'prefix' ? rng.below(pending.length + 1) : pending.length;
-  const keep = style === 'all' || style === 'prefix' ? 1 : style === 'mostly' ? 0.97 : rng.pick([0.05, 0.3, 0.5, 0.8]);
-  for (let i = 0; i < cut; i++)
-    eachSector(pending[i]!, (from, end) => {
-      if (keep === 1 || rng.chance(keep)) to.apply(pending[i]!, from, end);
-    });
-  // The last change that a prefix takes may be torn.
-  if (style === 'prefix' && cut < pending.length)
-    eachSector(pending[cut]!, (from, end) => {
-      if (rng.chance(0.5)) to.apply(pending[cut]!, from, end);
-    });
+  if (lost > 0) seen('lost unsynced sector', lost);
+  if (torn > 0) seen('torn write', torn);
+}
+
+/** The sectors that survive. */
+function keepSome(to: Bytes, change: Change, share: number, rng: Rng): number {
+  let kept = 0;
+  eachSector(change, (from, end) => {
+    if (!rng.chance(share)) return;
+    to.apply(change, from, end);
+    kept++;
+  });
+  return kept;
+}
+
+function sectorsOf({ pos, length }: Change): number {
+  return length === 0 ? 1 : Math.ceil((pos + length) / SECTOR) - Math.floor(pos / SECTOR);
 }
 
 /** Sectors that a change would not have changed are left alone: rewriting what is durable cannot harm it. */
@@ -336,6 +381,8 @@ export class SimDisk {
   unreachable = false;
   /** Monotonic time of the machine. */
   nowMs: () => number = () => 0;
+  /** Told what a death takes. */
+  seen: FaultSink = () => {};
   private readonly folders = new Set<string>();
   private live = new Map<string, SimFile>();
   private durable = new Map<string, SimFile>();
@@ -427,13 +474,14 @@ export class SimDisk {
     const ordered = rng.chance(0.5);
     const cut = rng.below(this.pending.length + 1);
     this.pending.forEach((change, i) => {
-      if (ordered ? i < cut : rng.chance(0.5)) put(names, change);
+      if ((ordered ? i < cut : rng.chance(0.5)) && possible(names, change)) put(names, change);
+      else this.seen('lost name');
     });
     const copies = new Map<SimFile, SimFile>();
     let flipped = 0;
     for (const file of new Set(names.values())) {
       const style = options.style ?? rng.pick(CRASH_STYLES);
-      const crash = file.crashed(rng, style, options.flips ?? 0, this.nowMs());
+      const crash = file.crashed(rng, style, options.flips ?? 0, this.nowMs(), this.seen);
       flipped += crash.flipped;
       copies.set(file, crash.file);
     }
@@ -479,6 +527,7 @@ export class SimDisk {
     disk.durable = new Map(disk.live);
     disk.nextIno = this.nextIno;
     disk.nowMs = this.nowMs;
+    disk.seen = this.seen;
     return disk;
   }
 
@@ -491,6 +540,11 @@ export class SimDisk {
     this.life++;
     return flipped;
   }
+}
+
+/** A rename whose file never got its old name cannot have happened: no file system gives a file two names that way. */
+function possible(names: ReadonlyMap<string, SimFile>, change: EntryChange): boolean {
+  return change.length === 1 || names.get(change[0]![0]) === change[1]![1];
 }
 
 function put(names: Map<string, SimFile>, change: EntryChange): void {

@@ -6,11 +6,12 @@
 import { ERRNO } from '../../src/base/errors.js';
 import { SH } from '../../src/replog/shared.js';
 import { checkHost, checkSite } from './sim-checks.js';
+import type { Coverage, FaultKind } from './sim-coverage.js';
 import type { Death } from './sim-faults.js';
 import { Broken } from './sim-broken.js';
 import type { Wish } from './sim-devices.js';
-import { type HostShape } from './sim-host.js';
-import { SimKill } from './sim-io.js';
+import { type HostShape, type SimHost } from './sim-host.js';
+import { SimKill, type CallFacts, type IoKind, type Verdict } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { SimRun } from './sim-run.js';
 import { Rng } from './sim-random.js';
@@ -44,6 +45,8 @@ export interface EveryPoint {
 
 export class Scenario {
   readonly run: SimRun;
+  /** Called while nobody is in a call. */
+  between: () => void = () => {};
 
   constructor(seed = SEED, shape = SHAPE) {
     this.run = new SimRun(seed, shape);
@@ -122,6 +125,7 @@ export class Scenario {
   pump(rounds: number): void {
     const { daemon, host } = this.run;
     for (let i = 0; i < rounds; i++) {
+      this.between();
       for (const name of daemon.names) daemon.step(name === 'client' ? 'drain' : name);
       host.clock.advance(3);
     }
@@ -169,11 +173,201 @@ export function killAt(point: EveryPoint): void {
   }
 }
 
+const OF_CALLS = {
+  read: { kinds: ['read'], verdict: { errno: ERRNO.EIO } },
+  open: { kinds: ['open'], verdict: { errno: ERRNO.EIO } },
+  write: { kinds: ['write'], verdict: { errno: ERRNO.EIO } },
+  sync: { kinds: ['sync'], verdict: { errno: ERRNO.EIO } },
+  name: { kinds: ['name', 'attr', 'space', 'facts'], verdict: { errno: ERRNO.EIO } },
+  index: { kinds: ['index'], verdict: { errno: ERRNO.EIO } },
+  full: { kinds: ['write', 'space', 'index'], verdict: { errno: ERRNO.ENOSPC } },
+  'short read': { kinds: ['read'], verdict: { short: 0.4 } },
+  'short write': { kinds: ['write'], verdict: { short: 0.4 } },
+} as const satisfies Record<string, { kinds: readonly IoKind[]; verdict: Verdict }>;
+
+/** What may befall a site, or single calls. */
+export type Befall = 'cut' | 'died' | 'exchanged' | 'paused' | 'clock' | keyof typeof OF_CALLS;
+export const BEFALLS: readonly Befall[] = [
+  ...(['cut', 'died', 'exchanged', 'paused', 'clock'] as const),
+  ...(Object.keys(OF_CALLS) as (keyof typeof OF_CALLS)[]),
+];
+
+/** Calls after which what was wrong with a site passes by itself. */
+const PASSES = 12;
+
+/** Calls of the scenario in which something may still go wrong: then it must come to its end. */
+const WRONG_CALLS = 700;
+
+/**
+ * Runs the scenario with something that befalls site 1, or single calls, again and again: at call `offset` and each
+ * `period` calls from there on. It settles all the same, and no promise is broken on the way. How often it befell.
+ */
+export function befallEach(what: Befall, period: number, offset: number, seed = SEED, coverage?: Coverage): number {
+  // The second site is there so that disks can be exchanged.
+  const sites = [...SHAPE.sites, { nr: 2, area: 1024 * 1024, rpoMs: 0 }];
+  const scenario = new Scenario(seed, what === 'exchanged' ? { ...SHAPE, sites } : SHAPE);
+  const { run } = scenario;
+  try {
+    const befall = new Befalling(scenario, what, period, offset);
+    scenario.play();
+    befall.over();
+    run.settle();
+    const kind = BEFELL[what];
+    if (kind !== undefined) run.coverage.fault(kind, befall.times);
+    coverage?.merge(run.coverage);
+    return befall.times;
+  } catch (error) {
+    const trace = run.host.world.trace.slice(-25).map((line) => `    ${line}`);
+    throw new Broken([`${what} at call ${offset} and each ${period}: ${String(error)}`, ...trace].join('\n'));
+  } finally {
+    run.host.end();
+  }
+}
+
+class Befalling {
+  times = 0;
+  private readonly host: SimHost;
+  private readonly what: Befall;
+  private readonly period: number;
+  private next: number;
+  private readonly last: number;
+  /** Call at which what is wrong with the site passes; 0 = nothing is wrong. */
+  private until = 0;
+  private calls = 0;
+
+  constructor(scenario: Scenario, what: Befall, period: number, offset: number) {
+    const { host, faults } = scenario.run;
+    this.host = host;
+    this.what = what;
+    this.period = period;
+    this.next = host.world.calls + offset;
+    this.last = host.world.calls + WRONG_CALLS;
+    const decide = faults.decide.bind(faults);
+    // Whoever exchanges disks takes longer than a call; and an operator looks after the log.
+    scenario.between = () => {
+      const { shared } = scenario.run.daemon;
+      if (shared.load(SH.LOG_ERROR) !== 0) shared.bump(SH.LOG_RETRY);
+      if (shared.load(SH.LOCAL_ERROR) !== 0) shared.bump(SH.LOCAL_RETRY);
+      if (what === 'exchanged') this.look(host.world.calls);
+    };
+    host.world.faults = {
+      decide: (facts) => {
+        if (isCall(what)) return this.fails(facts) ? OF_CALLS[what].verdict : decide(facts);
+        if (what !== 'exchanged') this.look(facts.n);
+        // In a settling in between nobody else puts it right.
+        else if (facts.n >= this.until + 10 * PASSES) this.pass();
+        return decide(facts);
+      },
+    };
+  }
+
+  over(): void {
+    this.next = Infinity;
+    this.pass();
+  }
+
+  /** Each `period`-th call of its kind, but for those without which no daemon starts. */
+  private fails({ n, call, kind }: CallFacts): boolean {
+    const kinds: readonly IoKind[] = isCall(this.what) ? OF_CALLS[this.what].kinds : [];
+    const wanted = kinds.includes(kind);
+    if (!wanted || this.host.daemon === undefined || n < this.next || n > this.last) return false;
+    if (!(call.startsWith('SITE:') || OURS.test(call))) return false;
+    if (this.calls++ % this.period !== 0) return false;
+    this.times++;
+    return true;
+  }
+
+  private look(n: number): void {
+    if (this.until > 0 && n >= this.until) this.pass();
+    // A disk on which there is no site yet would be taken by the other one.
+    const ready = this.what !== 'exchanged' || (this.host.site(1).made && this.host.site(2).made);
+    if (this.until > 0 || !ready || n < this.next || n > this.last) return;
+    this.next = n + this.period;
+    this.until = n + PASSES;
+    this.times++;
+    this.begin();
+  }
+
+  private begin(): void {
+    const { host } = this;
+    const site = host.site(1);
+    host.note(`site 1: ${this.what}`);
+    if (this.what === 'cut') site.disk.unreachable = true;
+    else if (this.what === 'died') host.killSite(1);
+    else if (this.what === 'exchanged') site.exchange(host.site(2));
+    else if (this.what === 'clock') site.clock.skewUs = -100_000_000 * (this.times % 2);
+    else {
+      site.paused = true;
+      host.daemon?.shippers.get(1)?.pause();
+    }
+  }
+
+  private pass(): void {
+    if (this.until === 0) return;
+    this.until = 0;
+    const { host } = this;
+    const site = host.site(1);
+    site.disk.unreachable = false;
+    if (this.what === 'exchanged') site.exchange(host.site(2));
+    if (this.what !== 'paused') return;
+    site.paused = false;
+    host.daemon?.shippers.get(1)?.resume();
+  }
+}
+
+const OURS = /^(REPLOG:(WRITE|SYNC|SUPER)|APPLY:(WRITE|DIRECT|SYNC)|INDEX:)/;
+
+function isCall(what: Befall): what is keyof typeof OF_CALLS {
+  return what in OF_CALLS;
+}
+
+/** What each counts as where it is no call, which counts by itself. */
+export const BEFELL: Partial<Record<Befall, FaultKind>> = {
+  ...{ cut: 'link cut', died: 'disk of a site died', exchanged: 'disk of a site exchanged' },
+  ...{ paused: 'site paused', clock: 'clock of a site set wrong' },
+};
+
+/** One death after the other, each at some call of what little a daemon does in its short life; how many. */
+export async function deathRow(seed: number, deaths: number, coverage: Coverage): Promise<number> {
+  const { run } = new Scenario(seed);
+  const { host, faults } = run;
+  const rng = new Rng(seed, 'deaths');
+  try {
+    run.restart();
+    for (let n = 0; n < deaths;) {
+      faults.kill = {
+        at: host.world.calls + rng.between(1, 50),
+        when: rng.pick(WHEN),
+        death: rng.pick(DEATHS),
+      };
+      try {
+        for (let i = 0; i < 30; i++) {
+          if (rng.chance(0.3)) host.client.now('write', { device: 0, at: rng.below(400), count: rng.between(1, 64) });
+          if (rng.chance(0.1)) host.client.now('flush');
+          for (const name of run.daemon.names) run.daemon.step(name === 'client' ? 'drain' : name);
+          host.clock.advance(rng.pick([1, 5, 100]));
+        }
+      } catch (error) {
+        if (!(error instanceof SimKill)) throw error;
+        run.died(error);
+        n++;
+      }
+      if (host.daemon?.io.dead === true) run.died(new SimKill('noticed later'));
+      if (n % 50 === 49) await collect();
+    }
+    run.settle();
+  } finally {
+    coverage.merge(run.coverage);
+    host.end();
+  }
+  return deaths;
+}
+
 /**
  * One run of the scenario in which, before every `stride`-th call and before each sync, the machine and the site are
  * looked at as if they died there: what is on its way to the disk just then may be torn in any way.
  */
-export function crashImagesAtEveryCall(stride: number, variants: number, seed = SEED): number {
+export function crashImagesAtEveryCall(stride: number, variants: number, seed = SEED, coverage?: Coverage): number {
   const scenario = new Scenario(seed);
   const { host, faults } = scenario.run;
   const checks = new Rng(seed, 'every');
@@ -198,6 +392,7 @@ export function crashImagesAtEveryCall(stride: number, variants: number, seed = 
   };
   scenario.play();
   scenario.run.settle();
+  coverage?.merge(scenario.run.coverage);
   host.end();
   return looked;
 }

@@ -1,12 +1,13 @@
 /** What goes wrong, and when: one kill that is armed, an episode of errors, now and then a short count. */
 import { ERRNO } from '../../src/base/errors.js';
+import type { Coverage } from './sim-coverage.js';
 import type { CallFacts, Faults, IoKind, Verdict } from './sim-io.js';
 import type { Rng } from './sim-random.js';
 
 export type Death = 'daemon' | 'keeper' | 'machine';
 
-export function randomDeath(rng: Rng): Death {
-  return rng.weighted({ daemon: 45, keeper: 15, machine: 40 });
+export function randomDeath(rng: Rng, rough = false): Death {
+  return rng.weighted(rough ? { daemon: 1, keeper: 1, machine: 1 } : { daemon: 45, keeper: 15, machine: 40 });
 }
 
 export interface ArmedKill {
@@ -27,34 +28,29 @@ export interface Episode {
   rate: number;
 }
 
+/** What a death at a call counts as. */
+const DEATHS = {
+  daemon: 'daemon killed at a call',
+  keeper: 'keeper and daemon killed at a call',
+  machine: 'machine died at a call',
+} as const;
+
+/** How likely calls are to fail where it is rough, by kind; those that are few more than others. */
+const ROUGH: Record<IoKind, number> = {
+  ...{ read: 0.04, write: 0.02, sync: 0.04, open: 0.05, space: 0.02, name: 0.02, attr: 0.02, facts: 0.01, index: 0.15 },
+};
+
+/** Beside those of sites. A daemon that starts is to find its own log and images. */
+const ROUGH_CALLS = /^(REPLOG:(WRITE|SYNC|SUPER)|APPLY:(WRITE|DIRECT|SYNC)|INDEX:)/;
+
 const ERRNO_NAME = new Map<number, string>(Object.entries(ERRNO).map(([name, n]) => [n, name]));
-
-export class Coverage {
-  private readonly counts = new Map<string, number>();
-
-  hit(what: string, n = 1): void {
-    this.counts.set(what, (this.counts.get(what) ?? 0) + n);
-  }
-
-  of(what: string): number {
-    return this.counts.get(what) ?? 0;
-  }
-
-  merge(other: Coverage): void {
-    for (const [what, n] of other.counts) this.hit(what, n);
-  }
-
-  lines(): string[] {
-    return [...this.counts]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([what, n]) => `  ${String(n).padStart(9)}  ${what}`);
-  }
-}
 
 export class SimFaults implements Faults {
   kill: ArmedKill | undefined;
   episode: Episode | undefined;
   shortRate = 0;
+  /** Single calls fail all the time. */
+  rough = false;
   /** Looks at everything as if all machines died at this very call; now and then. */
   peek: () => void = () => {};
   peekRate = 0;
@@ -72,6 +68,7 @@ export class SimFaults implements Faults {
     this.kill = undefined;
     this.episode = undefined;
     this.shortRate = 0;
+    this.rough = false;
   }
 
   decide(facts: CallFacts): Verdict | undefined {
@@ -80,6 +77,7 @@ export class SimFaults implements Faults {
     if (this.peekRate > 0 && rng.chance(this.peekRate)) this.peek();
     if (kill !== undefined && n >= kill.at) {
       this.coverage.hit(`kill ${kill.when} ${call}`);
+      this.coverage.fault(DEATHS[kill.death]);
       return { kill: kill.when };
     }
     if (episode !== undefined && episode.left > 0 && call.startsWith(episode.area) && episode.kinds.includes(kind)) {
@@ -93,6 +91,8 @@ export class SimFaults implements Faults {
       this.coverage.hit(`short ${kind}`);
       return { short: 0.05 + 0.9 * rng.real() };
     }
+    if (this.rough && rng.chance(ROUGH[kind]) && (call.startsWith('SITE:') || ROUGH_CALLS.test(call)))
+      return { errno: rng.chance(0.4) ? ERRNO.ENOSPC : ERRNO.EIO };
     return this.ofSites.decide(facts);
   }
 

@@ -10,6 +10,7 @@ import { LogCreator, planLog } from '../../src/replog/logcreate.js';
 import { createImage } from '../../src/slink/images.js';
 import { SimClient, type ClientShape } from './sim-client.js';
 import { SimClock } from './sim-clock.js';
+import type { FaultSink } from './sim-coverage.js';
 import { SimDaemon } from './sim-daemon.js';
 import { DeferModel } from './sim-defer.js';
 import { writeFirstConfig, type Wish } from './sim-devices.js';
@@ -98,6 +99,12 @@ export class SimHost {
       if (defer !== undefined)
         this.deferrals.set(nr, new DeferModel(rpoMs, defer, this.clock, (what) => this.seen(what)));
     this.client = new SimClient(new Rng(seed, 'client'), shape.client, history, this.policies);
+  }
+
+  /** `seen` hears of every fault that a disk or a call meets. */
+  tellFaults(seen: FaultSink): void {
+    this.world.seen = seen;
+    for (const disk of [this.local, ...[...this.sites.values()].map((site) => site.disk)]) disk.seen = seen;
   }
 
   get history(): History {

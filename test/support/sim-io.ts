@@ -8,6 +8,7 @@ import type { FileInfo, Io, IoCall } from '../../src/base/io.js';
 import type { IoVec, Mem } from '../../src/base/mem.js';
 import { O_CREAT, O_DIRECT, O_EXCL } from '../../src/base/sys.js';
 import type { WriteList } from '../../src/base/writelist.js';
+import type { FaultKind, FaultSink } from './sim-coverage.js';
 import type { SimDisk, SimFile } from './sim-disk.js';
 import type { Rng } from './sim-random.js';
 
@@ -51,6 +52,8 @@ export class SimWorld {
   readonly rng: Rng;
   calls = 0;
   faults: Faults | undefined;
+  /** Told of each fault that a call met. */
+  seen: FaultSink = () => {};
   /** Other threads may run while one is in a call: asked before and after each. */
   between: (() => void) | undefined;
   /** Last calls, newest last, for the report of a failure. */
@@ -104,6 +107,13 @@ interface Descriptor {
 
 const ERR = (errno: number): number => -errno;
 
+const NAMES = 'failed name, size or attribute' as const;
+
+const FAILED: Record<IoKind, FaultKind> = {
+  ...{ read: 'failed read', write: 'failed write', sync: 'failed sync', open: 'failed open' },
+  ...{ name: NAMES, attr: NAMES, facts: NAMES, space: NAMES, index: 'failed commit of the index' },
+};
+
 export class SimIo implements Io {
   dead = false;
   private readonly world: SimWorld;
@@ -143,11 +153,13 @@ export class SimIo implements Io {
       this.kill(`during ${where}`);
     }
     if (verdict.errno !== undefined) {
+      this.world.seen(verdict.errno === ERRNO.ENOSPC ? 'full disk' : FAILED[kind]);
       // A failed write may have written something, a failed sync synced something.
       if (kind === 'write' && this.world.rng.chance(0.5)) effect(this.world.rng.real());
       if (kind === 'sync') effect(-1);
       return ERR(verdict.errno);
     }
+    if (verdict.short !== undefined) this.world.seen(kind === 'read' ? 'short read' : 'short write');
     const result = effect(verdict.short ?? 1);
     verdict.after?.();
     if (verdict.kill === 'after') this.kill(`after ${where}`);
@@ -301,10 +313,15 @@ export class SimIo implements Io {
     for (const i of order) list.results[i] = this.pwritev(call, list.fds[i]!, list.vecs[i]!, list.positions[i]!);
   }
 
+  /** Holes are pages that nothing was written to since they were zeroed. */
+  nextData(call: IoCall, fd: number, pos: number): number {
+    return this.onFile(call, 'facts', fd, (file) => file.nextData(pos) ?? ERR(ERRNO.ENXIO));
+  }
+
   fdatasync(call: IoCall, fd: number): number {
     return this.onFile(call, 'sync', fd, (file, d, share) => {
       if (share < 0) {
-        file.failSync(this.world.rng);
+        file.failSync(this.world.rng, this.world.seen);
         d.told = file.failures;
         return 0;
       }
@@ -360,7 +377,7 @@ export class SimIo implements Io {
       const file = disk.find(temporary)!;
       // What a short count left out is written before the sync, as the real one does.
       if (share >= 0 && file.size < Buffer.byteLength(text)) file.write(0, Buffer.from(text));
-      if (share < 0) file.failSync(this.world.rng);
+      if (share < 0) file.failSync(this.world.rng, this.world.seen);
       else file.sync();
       return 0;
     });

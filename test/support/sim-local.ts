@@ -1,6 +1,6 @@
 /** What goes wrong with slink 0's images, for a while and over every death: a disk of its own that fails or is full. */
 import { ERRNO } from '../../src/base/errors.js';
-import type { Coverage } from './sim-faults.js';
+import type { Coverage } from './sim-coverage.js';
 import type { CallFacts, IoKind, Verdict } from './sim-io.js';
 import type { Rng } from './sim-random.js';
 

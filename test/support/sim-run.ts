@@ -9,13 +9,15 @@ import { W } from '../../src/replog/window.js';
 import { Alone } from './sim-alone.js';
 import { checkHost, checkIndexLoss, checkLocal, checkSite } from './sim-checks.js';
 import type { SimDaemon } from './sim-daemon.js';
-import { Coverage, SimFaults, randomDeath, type Death } from './sim-faults.js';
+import { Coverage } from './sim-coverage.js';
+import { SimFaults, randomDeath, type Death } from './sim-faults.js';
 import { Broken } from './sim-broken.js';
 import { SimHost, type HostShape } from './sim-host.js';
 import { SimKill } from './sim-io.js';
 import { collect } from './sim-memory.js';
 import { Rng, hashText } from './sim-random.js';
 import { Operator } from './sim-operator.js';
+import { BitRot } from './sim-rot.js';
 import { ResizeOperator } from './sim-resize.js';
 import { randomShape } from './sim-shape.js';
 import { LocalTrouble } from './sim-local.js';
@@ -26,6 +28,7 @@ export class SimRun {
   readonly coverage = new Coverage();
   readonly faults: SimFaults;
   readonly troubles: SiteTroubles;
+  readonly rot: BitRot;
   /** Where slink 0 is detached when its images fail. */
   private readonly local: LocalTrouble | undefined;
   step = 0;
@@ -40,6 +43,8 @@ export class SimRun {
   /** No request was made since the last daemon began. */
   private early = false;
   private pace = 1;
+  /** Everything goes wrong all the time, and passes soon. */
+  private readonly rough: boolean;
   /** No dice of its own: no deaths while starting, no moods. */
   orderly = false;
   /** Some sites have no journal. */
@@ -47,13 +52,15 @@ export class SimRun {
   private deaths = 0;
   private digest = 0;
 
-  constructor(seed: number, shape?: HostShape) {
+  constructor(seed: number, shape?: HostShape, rough = false) {
+    this.rough = rough;
     this.rng = new Rng(seed, 'run');
     this.checks = new Rng(seed, 'checks');
     this.host = new SimHost(seed, shape ?? randomShape(new Rng(seed, 'shape')));
     this.raw = this.host.shape.sites.some((site) => site.raw !== undefined);
     if (this.host.shape.sites.some(({ rules }) => rules !== undefined))
       this.operator = new Operator(this.host, new Rng(seed, 'operator'), this.coverage);
+    this.host.tellFaults(this.coverage.fault);
     if (this.host.shape.resize === true)
       this.resizes = new ResizeOperator(this.host, new Rng(seed, 'resizes'), this.coverage);
     this.faults = new SimFaults(new Rng(seed, 'faults'), this.coverage);
@@ -61,6 +68,9 @@ export class SimRun {
     this.faults.peekRate = 1 / 300;
     this.troubles = new SiteTroubles(this.host, new Rng(seed, 'sites'), this.coverage);
     this.faults.ofSites = this.troubles;
+    this.troubles.rough = rough;
+    if (this.operator !== undefined) this.operator.rough = rough;
+    this.rot = new BitRot(this.host, new Rng(seed, 'rot'), this.coverage);
     if (this.host.shape.detach === true) {
       const local = (this.local = new LocalTrouble(new Rng(seed, 'local'), this.coverage));
       this.faults.ofSites = { decide: (facts) => local.decide(facts) ?? this.troubles.decide(facts) };
@@ -90,14 +100,17 @@ export class SimRun {
   async next(): Promise<void> {
     this.step++;
     this.troubles.tick(this.step);
+    this.rot.tick(this.step);
     this.local?.tick(this.step);
     if (this.step >= this.moodUntil) this.changeMood();
-    const event = this.rng.weighted(EVENTS);
+    const event = this.rng.weighted(this.rough ? ROUGH_EVENTS : EVENTS);
+    if (this.rough && this.step % 16 === 0) this.healHost();
     try {
       this.operator?.maybe();
       this.resizes?.maybe();
       this.ask();
       this.removeSpoilt();
+      this.rot.maybe(this.step);
       if (event === 'machine') this.machine();
       else this[event]();
     } catch (error) {
@@ -205,6 +218,7 @@ export class SimRun {
   /** The operator puts right what is wrong. */
   private heal(): void {
     this.local?.heal();
+    this.rot.heal();
     this.healHost();
     this.troubles.healAll();
   }
@@ -229,7 +243,11 @@ export class SimRun {
   }
 
   private crashImage(): void {
-    checkHost(this.host, this.checks);
+    try {
+      checkHost(this.host, this.checks);
+    } catch (error) {
+      if (!this.rot.explains(error)) throw error;
+    }
     this.coverage.hit('check: host (crash image)');
   }
 
@@ -247,10 +265,13 @@ export class SimRun {
     if (this.host.sites.size === 0) return;
     const heal = (): void => {
       this.local?.heal();
+      this.rot.heal();
       this.healHost();
     };
-    const went = new Alone(this.host, this.rng, heal, this.operator).check();
-    this.coverage.hit(went);
+    const { rough } = this.faults;
+    this.faults.rough = false;
+    this.coverage.hit(new Alone(this.host, this.rng, heal, this.operator).check());
+    this.faults.rough = rough;
   }
 
   private episode(): void {
@@ -259,12 +280,13 @@ export class SimRun {
 
   private arm(): void {
     const { rng } = this;
-    this.armAt(rng.between(1, rng.pick([3, 30])), randomDeath(rng));
+    this.armAt(rng.between(1, rng.pick([3, 30])), randomDeath(rng, this.rough));
   }
 
   private wallBack(): void {
     this.host.clock.stepWall(-this.rng.between(1, 100_000_000));
     this.coverage.hit('wall clock set back');
+    this.coverage.fault('wall clock set back');
   }
 
   private sleep(): void {
@@ -300,10 +322,11 @@ export class SimRun {
     host.world.between = undefined;
     host.client.asks = true;
     faults.shortRate = 0;
+    faults.rough = false;
     for (let tries = 0; ; tries++) {
       faults.episode = undefined;
       if (!this.orderly && tries < 4 && rng.chance(0.25)) {
-        const death = randomDeath(rng);
+        const death = randomDeath(rng, this.rough);
         faults.kill = {
           at: host.world.calls + rng.between(1, 80),
           when: rng.pick(['before', 'during', 'after']),
@@ -320,6 +343,7 @@ export class SimRun {
     }
     this.moodUntil = 0;
     this.early = true;
+    faults.rough = this.rough;
   }
 
   /** One that finds the local images broken and was not detached says so: the operator repairs them. */
@@ -328,6 +352,10 @@ export class SimRun {
     try {
       return host.start();
     } catch (error) {
+      if (this.rot.explains(error)) {
+        this.rot.heal();
+        return this.startOnce();
+      }
       if (!(error instanceof RepError) || this.local === undefined) throw error;
       host.note(`refused: ${error.message}`);
       coverage.hit('start: refused, as the local images fail');
@@ -460,11 +488,13 @@ export class SimRun {
       if (!older.rollBack(by)) break;
       checkIndexLoss(host, older);
       this.coverage.hit('check: index set back');
+      this.coverage.fault('index set back');
     }
     const lost = host.store.copy();
     lost.lose(checks);
     checkIndexLoss(host, lost);
     this.coverage.hit('check: index lost');
+    this.coverage.fault('index lost');
   }
 }
 
@@ -473,7 +503,10 @@ const ASK_RATE = 1 / 100;
 
 const MOODS = { mixed: 60, trickle: 15, quiet: 3, 'index dies': 11, 'sites away': 11 } as const;
 
-const EVENTS = {
+type Event =
+  ('machine' | 'site' | 'crashImage' | 'trouble' | 'alone') | ('episode' | 'arm' | 'wallBack' | 'sleep' | 'reopen');
+
+const EVENTS: Record<Event, number> = {
   machine: 900,
   site: 6,
   crashImage: 4,
@@ -484,4 +517,9 @@ const EVENTS = {
   wallBack: 2,
   sleep: 10,
   reopen: 1,
-} as const;
+};
+
+const ROUGH_EVENTS: Record<Event, number> = {
+  ...EVENTS,
+  ...{ machine: 700, trouble: 220, alone: 6, episode: 10, arm: 80, wallBack: 30, reopen: 0.2 },
+};

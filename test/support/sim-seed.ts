@@ -1,7 +1,7 @@
 /** One seed from its beginning to its end, and what is to be said of it. */
 import { RepError } from '../../src/base/errors.js';
 import { Broken } from './sim-broken.js';
-import type { Coverage } from './sim-faults.js';
+import type { Coverage } from './sim-coverage.js';
 import type { HostShape } from './sim-host.js';
 import { Rng } from './sim-random.js';
 import { SimRun } from './sim-run.js';
@@ -10,6 +10,15 @@ import { randomShape, withDeferral, withPolicies, withRaw } from './sim-shape.js
 /** What else goes on in a group: at most one of these. */
 export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw' | 'resize';
 
+/** All modes, and the group that has none. */
+export const MODES: readonly (SimMode | 'plain')[] = ['plain', 'policies', 'deferral', 'raw', 'detach', 'resize'];
+
+/** The command that runs a seed again. */
+export function commandOf(seed: number, steps: number, mode: SimMode | 'plain' | undefined, rough = false): string {
+  const also = `${mode === undefined || mode === 'plain' ? '' : ` --${mode}`}${rough ? ' --rough' : ''}`;
+  return `npm run sim -- --seed ${seed} --steps ${steps}${also}`;
+}
+
 export interface RunOptions {
   seed: number;
   steps: number;
@@ -17,6 +26,8 @@ export interface RunOptions {
   policies?: boolean;
   /** Shippers put their work off while the group is busy. */
   deferral?: boolean;
+  /** Everything goes wrong all the time. */
+  rough?: boolean;
   /** Some sites have no journal. */
   raw?: boolean;
   /** The log gets other sizes. */
@@ -40,8 +51,11 @@ export interface RunResult {
   /** The same for the same seed and steps. */
   digest: string;
   records: number;
+  /** Requests that change a device. */
+  writes: number;
   bytes: number;
   calls: number;
+  simulatedMs: number;
 }
 
 /** The same group with a site at least, and without devices that come and go: those wait while it is detached. */
@@ -62,7 +76,7 @@ function shapeOf({ seed, policies, deferral, detach, raw, resize }: RunOptions):
 
 export async function runSeed(options: RunOptions): Promise<RunResult> {
   const { seed, steps, budgetMs, traceCalls, detach } = options;
-  const run = new SimRun(seed, shapeOf(options));
+  const run = new SimRun(seed, shapeOf(options), options.rough === true);
   run.host.world.traceCalls = traceCalls === true;
   const until = budgetMs === undefined ? Infinity : performance.now() + budgetMs;
   let error: unknown;
@@ -95,6 +109,8 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     coverage,
     digest: run.fingerprint,
     records: counts.write + counts.discard + counts.zeroes + counts.tag,
+    writes: counts.write + counts.discard + counts.zeroes,
+    simulatedMs: host.clock.monoMs(),
     bytes: counts.bytes,
     calls: host.world.calls,
   };

@@ -1,6 +1,6 @@
 /** What goes wrong with single sites: each has its own troubles, which come and pass by themselves. */
 import { ERRNO } from '../../src/base/errors.js';
-import type { Coverage } from './sim-faults.js';
+import type { Coverage } from './sim-coverage.js';
 import type { SimHost } from './sim-host.js';
 import type { CallFacts, IoKind, Verdict } from './sim-io.js';
 import type { Rng } from './sim-random.js';
@@ -35,11 +35,16 @@ const SLOW_CALLS = 40;
 /** A trouble that is armed and never meets a call passes as well. */
 const LONGEST = 800;
 
+const USUAL = { cut: 3, killed: 3, refusing: 1, erring: 2, slow: 2, exchanged: 3, pause: 2, clock: 1 };
+const ROUGH = { cut: 3, killed: 5, refusing: 2, erring: 2, slow: 1, exchanged: 12, pause: 12, clock: 6 };
+
 export class SiteTroubles {
   private readonly host: SimHost;
   private readonly rng: Rng;
   private readonly coverage: Coverage;
   private readonly now = new Map<SimSite, Trouble>();
+  /** They come often, and pass soon. */
+  rough = false;
 
   constructor(host: SimHost, rng: Rng, coverage: Coverage) {
     this.host = host;
@@ -53,17 +58,8 @@ export class SiteTroubles {
     const well = host.configured.filter((site) => !this.now.has(site));
     if (well.length === 0) return;
     const site = rng.pick(well);
-    const event = rng.weighted({
-      cut: 3,
-      killed: 3,
-      refusing: 1,
-      erring: 2,
-      slow: 2,
-      exchanged: 3,
-      pause: 2,
-      clock: 1,
-    });
-    const until = step + rng.between(50, LONGEST);
+    const event = rng.weighted(this.rough ? ROUGH : USUAL);
+    const until = step + (this.rough ? rng.between(3, 60) : rng.between(50, LONGEST));
     if (event === 'pause') this.pause(site);
     else if (event === 'clock') this.setClock(site);
     else if (event === 'exchanged') this.exchange(site, well, until);
@@ -103,6 +99,7 @@ export class SiteTroubles {
     site.paused = true;
     this.host.daemon?.shippers.get(site.nr)?.pause();
     this.coverage.hit('site paused');
+    this.coverage.fault('site paused');
   }
 
   private resume(site: SimSite): void {
@@ -116,6 +113,7 @@ export class SiteTroubles {
   private setClock(site: SimSite): void {
     site.clock.skewUs = this.rng.between(-100_000_000, 100_000_000);
     this.coverage.hit('clock of a site set wrong');
+    this.coverage.fault('clock of a site set wrong');
   }
 
   private exchange(site: SimSite, well: readonly SimSite[], until: number): void {
@@ -131,6 +129,7 @@ export class SiteTroubles {
     site.exchange(other);
     for (const one of [site, other]) this.now.set(one, { ...this.dice('exchanged'), until });
     this.coverage.hit('site exchanged');
+    this.coverage.fault('disk of a site exchanged');
   }
 
   /** Two disks are exchanged while nobody has them open. */
@@ -145,6 +144,7 @@ export class SiteTroubles {
     for (const site of this.host.sites.values()) {
       if (this.now.has(site)) continue;
       this.begin(site, { ...this.dice('cut'), until });
+      this.coverage.fault('link cut');
       site.disk.unreachable = true;
     }
   }
@@ -185,10 +185,12 @@ export class SiteTroubles {
       case 'erring':
         if (!trouble.kinds.includes(kind) || !this.rng.chance(trouble.rate)) return undefined;
         this.coverage.hit(`error at a call of a site (${trouble.kind})`);
+        this.coverage.fault(trouble.kind === 'refusing' ? 'site refuses' : 'site errs');
         return { errno: trouble.errno };
       case 'slow':
         if (trouble.calls-- < -SLOW_CALLS) return undefined;
         this.coverage.hit('slow call of a site');
+        this.coverage.fault('slow call of a site');
         for (let n = this.rng.between(1, 4); n > 0; n--) {
           this.host.clock.advance(this.rng.pick([1, 10, 50]));
           this.host.daemon?.others();
@@ -203,6 +205,7 @@ export class SiteTroubles {
     if (site.disk.unreachable || trouble.calls-- > 0) return undefined;
     const lose = (): void => {
       this.coverage.hit(`site ${trouble.kind} ${trouble.when} a call`);
+      this.coverage.fault(trouble.kind === 'killed' ? 'disk of a site died' : 'link cut');
       if (trouble.kind === 'killed') this.host.killSite(site.nr, { flips: this.rng.chance(0.2) ? 0.02 : 0 });
       site.disk.unreachable = true;
     };
