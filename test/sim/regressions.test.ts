@@ -1,7 +1,9 @@
 /** What the simulator has found in the product, each with what shows it. */
 import assert from 'node:assert/strict';
-import { checkSite } from '../support/sim-checks.js';
-import { Scenario } from '../support/sim-every.js';
+import { AREA_START } from '../../src/slink/stage-format.js';
+import { checkSite, openSiteCopy } from '../support/sim-checks.js';
+import { Scenario, befallEach } from '../support/sim-every.js';
+import { LOG_PATH } from '../support/sim-host.js';
 import { Rng } from '../support/sim-random.js';
 import { failureText, runSeed } from '../support/sim-seed.js';
 
@@ -41,4 +43,58 @@ describe('found by the simulator', function () {
       const result = await runSeed({ seed, steps: 1200 });
       assert.ok(result.ok, result.ok ? '' : failureText(result));
     });
+
+  /** One batch that grew a device several times, as a site gets it that was away, found its image too large for the first. */
+  it('a site that was cut off takes several resizes of a device at once', () => {
+    assert.ok(befallEach('cut', 1000, 161) > 0);
+  });
+
+  /**
+   * Behind a clean end and until the second checkpoint, one superblock says that the log was closed, the other that it goes
+   * on: where the newer one was damaged, what had been flushed since was passed over.
+   */
+  it('a log whose newest superblock is damaged does not end where it was once closed', () => {
+    const { run } = new Scenario(3);
+    const { host } = run;
+    run.restart();
+    host.client.now('write', { at: 8, count: 8 });
+    run.reopen();
+    host.client.now('write', { at: 16, count: 8 });
+    host.client.now('flush');
+    for (let i = 0; i < 8; i++) {
+      run.daemon.step('committer');
+      host.clock.advance(1);
+    }
+    assert.equal(host.client.flushed, host.history.tail);
+    host.killMachine({ style: 'none' });
+    const newest = host.local.find(LOG_PATH)!;
+    const serials = [0, 4096].map((at) => Number(newest.content().readBigUInt64LE(at + 24)));
+    newest.rot(serials[0]! > serials[1]! ? 100 : 4196, 3);
+    run.restart();
+    run.settle();
+    host.end();
+  });
+
+  /** A batch of a stage that had been confirmed was damaged: its site seemed to end before it, with images beyond. */
+  it('a site whose stage is damaged before its end is refused', () => {
+    const scenario = new Scenario(5);
+    const { run } = scenario;
+    run.restart();
+    for (let i = 0; i < 6; i++) {
+      scenario.write(2, 16);
+      host(run).client.now('flush');
+      scenario.pump(6);
+    }
+    const disk = host(run).site(1).disk.settledImage();
+    disk.find('/site1/group/reptool.stage')!.rot(AREA_START + 100, 1);
+    for (let seed = 1; seed < 8; seed++) {
+      const opened = openSiteCopy(host(run), 1, new Rng(seed), disk.settledImage());
+      assert.match(typeof opened === 'string' ? opened : `open at ${opened.seq}`, /damaged \(EUCLEAN\)/);
+    }
+    host(run).end();
+  });
 });
+
+function host(run: Scenario['run']): Scenario['run']['host'] {
+  return run.host;
+}

@@ -33,6 +33,7 @@ const { values } = parseArgs({
     detach: { type: 'boolean', default: false },
     raw: { type: 'boolean', default: false },
     resize: { type: 'boolean', default: false },
+    resync: { type: 'boolean', default: false },
     rough: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
@@ -42,8 +43,9 @@ const { values } = parseArgs({
 const steps = Number(values.steps);
 const first = values.seed === undefined ? Date.now() % 1_000_000_000 : Number(values.seed);
 const until = values.minutes === undefined ? Infinity : performance.now() + Number(values.minutes) * 60_000;
-const mode = (['policies', 'deferral', 'detach', 'raw', 'resize'] as const).find((one) => values[one]) satisfies
-  SimMode | undefined;
+const mode = (['policies', 'deferral', 'detach', 'raw', 'resize', 'resync'] as const).find(
+  (one) => values[one],
+) satisfies SimMode | undefined;
 
 if (values.state !== undefined) {
   const { hours = '0', writes = '0', state: file } = values;

@@ -10,7 +10,7 @@ import {
   killAtEvery,
   type Befall,
 } from '../support/sim-every.js';
-import { Coverage, FAULT_KINDS } from '../support/sim-coverage.js';
+import { Coverage, FAULT_KINDS, type FaultKind } from '../support/sim-coverage.js';
 import { collect } from '../support/sim-memory.js';
 import { MODES, commandOf, failureText, runSeed, type SimMode } from '../support/sim-seed.js';
 
@@ -22,27 +22,40 @@ const STEPS = 1500;
 const FRESH = Number(process.env['REPTOOL_SEED'] ?? Math.floor(Math.random() * 1e9));
 /** Faults of each kind that a whole run has at least. */
 const FAULTS = 1000;
-const DEATHS = 2400;
+const DEATHS = 3600;
+/** Kinds that are rare by nature. */
+const FEWER: Partial<Record<FaultKind, number>> = {
+  'lost name': 200,
+  'bit flip in the log in use': 300,
+  'bit flip in an image of a site': 500,
+};
 /** How often the scenario is run for some of what may befall it, and how many calls are between two. */
 const EACH: Partial<Record<Befall, { runs: number; period: number }>> = {
-  exchanged: { runs: 80, period: 9 },
+  exchanged: { runs: 100, period: 9 },
   ...Object.fromEntries(['read', 'open', 'short read'].map((what) => [what, { runs: 14, period: 2 }])),
   ...Object.fromEntries(['write', 'name', 'full'].map((what) => [what, { runs: 12, period: 3 }])),
   sync: { runs: 36, period: 2 },
   'short write': { runs: 18, period: 3 },
-  index: { runs: 150, period: 2 },
+  index: { runs: 240, period: 2 },
 };
 
 describe('simulator', function () {
   this.timeout(180_000);
   const seen = new Coverage();
 
-  async function holds(seed: number, mode?: SimMode, rough = false): Promise<void> {
-    const result = await runSeed({ seed, steps: STEPS, rough, ...(mode === undefined ? {} : { [mode]: true }) });
+  async function holds(seed: number, mode?: SimMode, isRough = false): Promise<void> {
+    const result = await runSeed({
+      seed,
+      steps: STEPS,
+      rough: isRough,
+      ...(mode === undefined ? {} : { [mode]: true }),
+    });
     seen.merge(result.coverage);
     await collect();
-    if (!result.ok) assert.fail(`${failureText(result)}\n  again: ${commandOf(seed, STEPS, mode, rough)}`);
+    if (!result.ok) assert.fail(`${failureText(result)}\n  again: ${commandOf(seed, STEPS, mode, isRough)}`);
   }
+
+  const rough = (seed: number, mode?: SimMode): Promise<void> => holds(seed, mode, true);
 
   it('the same seed is the same run', async () => {
     const [a, b] = [await runSeed({ seed: 77, steps: 400 }), await runSeed({ seed: 77, steps: 400 })];
@@ -51,10 +64,14 @@ describe('simulator', function () {
     assert.equal(a.calls, b.calls);
   });
 
-  for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed, undefined, seed > 12));
+  for (const seed of FIXED) it(`keeps its promises under seed ${seed}`, () => holds(seed));
 
-  for (const seed of FIXED)
-    it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, 'policies', seed > 6));
+  for (const seed of FIXED) it(`keeps them with policies of sites under seed ${seed}`, () => holds(seed, 'policies'));
+
+  for (const seed of [41, 42, 43, 44]) it(`keeps its promises where it is rough under seed ${seed}`, () => rough(seed));
+
+  for (const seed of FIXED.slice(0, 10))
+    it(`keeps them with policies of sites where it is rough under seed ${seed}`, () => rough(seed, 'policies'));
 
   for (const seed of FIXED.slice(0, 6))
     it(`keeps them with sites that are put off under seed ${seed}`, () => holds(seed, 'deferral'));
@@ -122,7 +139,7 @@ describe('simulator', function () {
 
   for (const what of BEFALLS)
     it(`comes to rest whatever befalls it at every I/O of a scenario: ${what}`, async () => {
-      const { runs, period } = EACH[what] ?? { runs: 40, period: 25 };
+      const { runs, period } = EACH[what] ?? { runs: 45, period: 25 };
       let times = 0;
       for (let i = 0; i < runs; i++) {
         times += befallEach(what, period, 1 + i, 4711 + Math.floor(i / period), seen);
@@ -135,10 +152,10 @@ describe('simulator', function () {
     for (let i = 0; i < DEATHS / 100; i++) await deathRow(FRESH + i, 100, seen);
   });
 
-  it(`has met ${FAULTS} faults of every kind`, () => {
+  it(`has met ${FAULTS} faults of every kind, but for the rare ones`, () => {
     console.log(seen.faultLines().join('\n'));
     assert.deepEqual(
-      FAULT_KINDS.filter((kind) => seen.faultsOf(kind) < FAULTS),
+      FAULT_KINDS.filter((kind) => seen.faultsOf(kind) < (FEWER[kind] ?? FAULTS)),
       [],
     );
   });

@@ -63,7 +63,7 @@ export class Alone {
     let went = this.pump(names, 2000);
     if (counts.failed > failed) throw new Broken('the sites are away, and the local disk gives errors');
     if (went) return 'check: goes on without its sites';
-    if (!this.logHasRoom()) return FULL;
+    if (!this.logHasRoom()) return this.full();
     const { holders } = this.host.policies;
     if (holders.length === 0)
       throw new Broken(`the sites are away, and the local disk stands still: ${this.host.client.unanswered}`);
@@ -110,11 +110,24 @@ export class Alone {
   private pump(names: readonly string[], rounds: number): boolean {
     const { host, daemon, rng } = this;
     for (let i = 1; host.client.outstanding > 0 || daemon.applied < daemon.tail; i++) {
-      if (i === rounds || (i % 50 === 0 && !this.logHasRoom())) return false;
+      // A link that may be dropped is, in a moment.
+      const patient = daemon.leaving !== undefined;
+      if (i === rounds || (!patient && i % 50 === 0 && !this.logHasRoom())) return false;
       for (const name of names) daemon.step(name);
       host.clock.advance(rng.pick([0.5, 2, 10]));
     }
     return true;
+  }
+
+  /** Nobody may hold a full log but slink 0, and who is to. */
+  private full(): string {
+    const { leaving, checkpointer, policies } = this.daemon;
+    const { nr } = checkpointer.holder();
+    if (leaving === undefined || nr === 0) return FULL;
+    const { rules } = this.host.policies.link(nr);
+    if (!rules.stall && !policies.isSync(this.daemon.placeOf(nr)))
+      throw new Broken(`the log is full, and site ${nr}, which may leave it, holds writers: ${leaving.verdict}`);
+    return FULL;
   }
 
   private logHasRoom(): boolean {

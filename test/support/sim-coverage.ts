@@ -23,7 +23,7 @@ export const FAULT_KINDS = [
   // Deaths of processes and machines, each in the middle of, just before or just behind a call.
   ...(['daemon killed at a call', 'keeper and daemon killed at a call', 'machine died at a call'] as const),
   // Sites.
-  ...(['link cut', 'disk of a site died', 'site refuses', 'site errs', 'slow call of a site'] as const),
+  ...(['link cut', 'disk of a site died', 'slow call of a site'] as const),
   ...(['site paused', 'disk of a site exchanged', 'clock of a site set wrong'] as const),
   // The rest.
   ...(['index lost', 'index set back', 'wall clock set back', 'policy changed', 'fail-pending'] as const),

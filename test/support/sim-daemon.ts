@@ -2,7 +2,9 @@
  * A daemon's threads as machines in one process, wired as the product wires them: each has its own view of the
  * log's file, and what one tells main arrives with main's next turn, or never where the daemon dies first.
  */
-import type { SiteCursor } from '../../src/slink/contract.js';
+import type { Site, SiteCursor } from '../../src/slink/contract.js';
+import { LocalSource } from '../../src/slink/local-source.js';
+import { Resync } from '../../src/slink/resync.js';
 import type { LinkFact } from '../../src/index/contract.js';
 import { DeviceGroup } from '../../src/device/group.js';
 import { Parking } from '../../src/device/parking.js';
@@ -37,6 +39,7 @@ import { SimChanges, openImages } from './sim-devices.js';
 import { checkTaken, rawSite } from './sim-raw.js';
 import { SimReader, type LocalImage } from './sim-reader.js';
 import { Patience } from './sim-policy.js';
+import { SimLeaving } from './sim-leaving.js';
 import { SimResize } from './sim-resize.js';
 import { witnessed, type SimSite } from './sim-site.js';
 
@@ -100,10 +103,13 @@ export class SimDaemon {
   readonly changes: SimChanges | undefined;
   /** Where slink 0 may be detached. */
   readonly detach: LocalDetach | undefined;
+  /** Where links may leave the ring. */
+  readonly leaving: SimLeaving | undefined;
   /** Where the log may get another size. */
   readonly resizing: SimResize | undefined;
   /** What a shipper is asked for at its next turn, by site. */
   private readonly asks = new Map<number, () => void>();
+  private readonly shipMail = new Map<number, ((shipper: Shipper) => void)[]>();
   private mail: (() => void)[] = [];
   private dataMail: (() => void)[] = [];
   /** The machines that are in a call right now, innermost last. */
@@ -157,7 +163,9 @@ export class SimDaemon {
       throw new Broken(
         `recovery ends at record ${recovered.place.seq}, which was never written (tail ${host.history.tail})`,
       );
-    if (recovered.indexLost) throw new Broken('recovery says that the index is lost, and it is not');
+    host.indexGone &&= log.super.indexId !== index.id;
+    if (recovered.indexLost !== host.indexGone)
+      throw new Broken(`recovery says that the index is ${recovered.indexLost ? '' : 'not '}lost`);
     if (host.closed && (!recovered.clean || recovered.newReign || recovered.place.seq !== host.history.tail))
       throw new Broken(
         `the log was closed cleanly at ${host.history.tail}, and recovery finds ${JSON.stringify(recovered)}`,
@@ -215,14 +223,20 @@ export class SimDaemon {
       durableWrites: host.shape.client.durableWrites,
       resend: () => host.client.resend(),
       other: () => undefined,
-      logFull: () => this.post(() => shared.bump(SH.SYNC_ASK)),
+      logFull: () =>
+        this.post(() => {
+          shared.bump(SH.SYNC_ASK);
+          if (this.leaving !== undefined) this.leaving.full = true;
+        }),
       parking: new Parking(0, maxWrite + 4096),
       ...(detach ? { detach, starved: (errno: number) => this.post(() => this.detach?.starved(errno)) } : {}),
     });
     this.group.appender.reign = begin.reign;
     host.client.attach({ window, shared, group: this.group });
 
+    this.leaving = host.shape.resync === true ? new SimLeaving(this, host, index) : undefined;
     this.checkpointer = new Checkpointer({
+      ...(this.leaving === undefined ? {} : { dirt: this.leaving.port }),
       log,
       index,
       window,
@@ -356,6 +370,7 @@ export class SimDaemon {
       const seq = fact?.cursor.seq ?? firstPlace(host.logId).seq;
       this.policies.add(places[i]!, model.rules, site.paused ? 'paused' : 'connecting', false, seq);
       this.shippers.set(site.nr, this.startShipper(site, places[i]!, known));
+      this.leaving?.begun(site.nr);
     });
   }
 
@@ -372,6 +387,7 @@ export class SimDaemon {
     this.checkpointer.ask();
     const shipper = this.shippers.get(nr)!;
     this.shippers.delete(nr);
+    this.leaving?.forget(nr);
     shipper.close();
     freePlace(this.window, place);
   }
@@ -380,16 +396,22 @@ export class SimDaemon {
     const { host, io, shared, window } = this;
     const { clock, shape } = site;
     const fact = known.find((link) => link.nr === site.nr);
-    if (fact?.sync === 'inconsistent')
+    const begin = this.leaving?.begin(site.nr, fact, host.indexGone);
+    if (begin === undefined && fact?.sync === 'inconsistent')
       throw new Broken(`site ${site.nr} is inconsistent, and nothing happened to the index`);
     const first = firstPlace(host.logId);
-    if (fact === undefined && this.log.super.head.pos !== 0)
+    if (begin === undefined && fact === undefined && this.log.super.head.pos !== 0)
       throw new Broken(`site ${site.nr} is new, and the log has lost its beginning`);
-    if (fact !== undefined && fact.cursor.pos < this.log.super.head.pos)
+    if (begin === undefined && fact !== undefined && fact.cursor.pos < this.log.super.head.pos)
       throw new Broken(
         `site ${site.nr} needs the log from ${fact.cursor.pos} on, and its head is at ${this.log.super.head.pos}`,
       );
-    const cursor: SiteCursor = fact === undefined ? { ...first, reign: 0 } : { ...fact.cursor, reign: fact.reign };
+    const cursor: SiteCursor =
+      begin !== undefined
+        ? begin.cursor
+        : fact === undefined
+          ? { ...first, reign: 0 }
+          : { ...fact.cursor, reign: fact.reign };
     const note = (place: SiteCursor): void => {
       if (site.removed) return;
       const { reign, ...rest } = place;
@@ -401,38 +423,42 @@ export class SimDaemon {
         paused: site.paused,
       });
     };
-    if (fact === undefined) note(cursor);
+    if (begin === undefined && fact === undefined) note(cursor);
     const model = host.policies.link(site.nr);
+    const facing = witnessed(
+      shape.raw === undefined
+        ? new FolderSite(io, clock, site.folder, {
+            area: shape.area,
+            makeFolder: true,
+            direct: shape.direct === true,
+          })
+        : rawSite(io, clock, site.nr, host.shape.client.devices),
+      {
+        has: (seq) => (model.reached = Math.max(model.reached, seq)),
+        gets: (seq) => (site.sent = Math.max(site.sent, seq)),
+        opened: () => {
+          if (site.exchanged !== undefined && shape.raw !== undefined) checkTaken(host.local, host.history, site);
+        },
+      },
+    );
+    const resync = this.leaving === undefined ? undefined : this.makeResync(site.nr, facing);
     return new Shipper(
       {
         window,
         shared,
         clock,
         log: LogFile.open(io, LOG_PATH, { readOnly: true }).follow(shared),
-        site: witnessed(
-          shape.raw === undefined
-            ? new FolderSite(io, clock, site.folder, {
-                area: shape.area,
-                makeFolder: true,
-                direct: shape.direct === true,
-              })
-            : rawSite(io, clock, site.nr, host.shape.client.devices),
-          {
-            has: (seq) => (model.reached = Math.max(model.reached, seq)),
-            gets: (seq) => (site.sent = Math.max(site.sent, seq)),
-            opened: () => {
-              if (site.exchanged !== undefined && shape.raw !== undefined) checkTaken(host.local, host.history, site);
-            },
-          },
-        ),
+        site: facing,
+        ...(resync === undefined ? {} : { resync }),
         events: {
           cursor: (place) => {
             const copy = { ...place };
-            if (copy.seq < site.confirmed)
+            if (copy.seq < site.confirmed && resync?.active !== true)
               throw new Broken(`site ${site.nr} confirmed up to ${site.confirmed}, and now only ${copy.seq}`);
-            site.confirmed = copy.seq;
             site.made = true;
-            this.post(() => note(copy));
+            if (resync?.active !== true) site.confirmed = copy.seq;
+            const epoch = resync?.epoch ?? 0;
+            this.post(() => (this.leaving === undefined ? note(copy) : this.leaving.moved(site.nr, epoch, copy)));
           },
           state: (state, reason) => {
             host.note(`site ${site.nr} is ${state} ${reason}`);
@@ -450,7 +476,8 @@ export class SimDaemon {
         identity: { logId: host.logId, group: GROUP, nr: site.nr },
         devices: host.shape.client.devices.map(({ nr, sectors }) => ({ nr, name: `disk${nr}`, size: sectors * 512 })),
         cursor,
-        fresh: cursor.seq === first.seq,
+        fresh: begin?.fresh ?? cursor.seq === first.seq,
+        ...(begin?.order === undefined ? {} : { resync: begin.order }),
         paused: site.paused,
         place: at,
         rpoMs: shape.rpoMs,
@@ -460,6 +487,20 @@ export class SimDaemon {
         probeMs: 2000,
       },
     );
+  }
+
+  private makeResync(nr: number, site: Site): Resync {
+    const { host, window, shared } = this;
+    return new Resync({
+      ...{ window, shared, site },
+      clock: host.clock,
+      local: new LocalSource(this.io, window, shared),
+      events: {
+        copied: (report) => this.post(() => this.leaving!.copied(nr, report)),
+        inSync: (report) => this.post(() => this.leaving!.inSync(nr, report)),
+        lost: (epoch) => this.post(() => this.leaving!.lost(nr, epoch)),
+      },
+    });
   }
 
   private noteSegment(segment: ClosedSegment): void {
@@ -517,6 +558,8 @@ export class SimDaemon {
           return this.main();
         default: {
           const nr = Number(name.slice('shipper'.length));
+          const shipper = this.shippers.get(nr);
+          if (shipper !== undefined) for (const work of this.shipMail.get(nr)?.splice(0) ?? []) work(shipper);
           const asked = this.asks.get(nr);
           this.asks.delete(nr);
           asked?.();
@@ -543,8 +586,16 @@ export class SimDaemon {
     this.policies.step();
     this.patience.look(this.host.client.beingServed());
     this.detach?.step();
+    this.leaving?.step();
     const ms = this.checkpointer.step();
     return Math.min(ms, this.resizing?.machine.step() ?? ms);
+  }
+
+  /** Something for a shipper's thread, which it does at its next turn. */
+  toShipper(nr: number, work: (shipper: Shipper) => void): void {
+    const mail = this.shipMail.get(nr);
+    if (mail === undefined) this.shipMail.set(nr, [work]);
+    else mail.push(work);
   }
 
   /** Something for the data thread, which it does at its next turn. */

@@ -14,6 +14,7 @@ import type { FaultSink } from './sim-coverage.js';
 import { SimDaemon } from './sim-daemon.js';
 import { DeferModel } from './sim-defer.js';
 import { writeFirstConfig, type Wish } from './sim-devices.js';
+import { DirtModel } from './sim-dirt.js';
 import { SimDisk, type CrashOptions } from './sim-disk.js';
 import { SimIndexStore } from './sim-index.js';
 import { SimIo, SimKill, SimWorld } from './sim-io.js';
@@ -36,6 +37,8 @@ export interface HostShape {
   late?: readonly { nr: number; sectors: number }[];
   /** Slink 0 is detached where its images fail (`--on-local-error detach`). */
   detach?: boolean;
+  /** Links may leave the ring, and are resynced. */
+  resync?: boolean;
   /** An operator gives the log another size now and then. */
   resize?: boolean;
   /** Bytes after which the applier syncs the images; the product's default is far beyond these devices. */
@@ -53,6 +56,9 @@ export class SimHost {
   readonly memory: WindowMemory;
   readonly client: SimClient;
   readonly policies: PolicyModel;
+  readonly dirt: DirtModel;
+  /** The index was really lost, or set back: the next daemon has to notice. */
+  indexGone = false;
   /** What shippers owe that may put their work off, by site. */
   readonly deferrals = new Map<number, DeferModel>();
   readonly logId: string;
@@ -98,6 +104,7 @@ export class SimHost {
     for (const { nr, rpoMs, defer } of shape.sites)
       if (defer !== undefined)
         this.deferrals.set(nr, new DeferModel(rpoMs, defer, this.clock, (what) => this.seen(what)));
+    this.dirt = new DirtModel(this);
     this.client = new SimClient(new Rng(seed, 'client'), shape.client, history, this.policies);
   }
 

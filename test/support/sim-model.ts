@@ -239,16 +239,21 @@ export class History {
 
   /**
    * The first few sectors of `image` that hold neither what they hold below `seq` nor what a record of [seq, to)
-   * wrote there, in words.
+   * wrote there, in words; of those that `counts` says count.
    */
-  beyond(image: DeviceSectors, seq: number, to: number): string[] {
+  beyond(
+    image: DeviceSectors,
+    seq: number,
+    to: number,
+    counts: (device: number, sector: number) => boolean = () => true,
+  ): string[] {
     const state = this.stateAt(seq);
     const out: string[] = [];
     for (const [device, sectors] of image)
       for (let s = 0; s < sectors.length && out.length < 12; s++) {
         const has = sectors[s]!;
         const want = state.get(device)![s]!;
-        if (has !== want && !this.wrote(device, s, has, seq, to))
+        if (has !== want && counts(device, s) && !this.wrote(device, s, has, seq, to))
           out.push(`device ${device} sector ${s}: holds ${this.whose(has)}, below ${seq} it is ${this.whose(want)}`);
       }
     return out;

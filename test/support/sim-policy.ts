@@ -36,6 +36,8 @@ export class LinkModel {
   epoch = 0;
   /** Records that somebody may have waited for, and since when; the newest ones. */
   private readonly wanted: { below: number; at: number }[] = [];
+  /** It has left the ring: nobody waits for it. */
+  out = false;
   private readonly clock: Clock;
 
   constructor(nr: number, rules: LinkRules, clock: Clock, firstSeq: number) {
@@ -48,6 +50,7 @@ export class LinkModel {
   /** A daemon starts: it knows the rules and nothing of what was. */
   started(paused: boolean): void {
     this.degraded = false;
+    this.out = false;
     this.told(paused ? 'paused' : 'connecting');
   }
 
@@ -63,6 +66,14 @@ export class LinkModel {
     this.degraded = false;
   }
 
+  /** Out of the ring, or back in it: then it has to catch up before anybody waits for it. */
+  setOut(out: boolean): void {
+    if (out && !this.out) this.epoch++;
+    const was = this.out;
+    this.out = out;
+    if (was && !out && this.mayHold) this.degraded = true;
+  }
+
   remove(): void {
     this.gone = true;
     this.epoch++;
@@ -74,7 +85,7 @@ export class LinkModel {
   }
 
   get mayHold(): boolean {
-    return !this.gone && (this.rules.sync || this.limited);
+    return !this.gone && !this.out && (this.rules.sync || this.limited);
   }
 
   /** It may keep writers waiting for ever, and is right to. */

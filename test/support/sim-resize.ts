@@ -4,7 +4,7 @@ import { LogWork, type LogJob } from '../../src/replog/logwork.js';
 import { LogResize, type LogWorker } from '../../src/replog/resize.js';
 import { SH } from '../../src/replog/shared.js';
 import type { SimDaemon } from './sim-daemon.js';
-import type { Coverage } from './sim-faults.js';
+import type { Coverage } from './sim-coverage.js';
 import type { SimHost } from './sim-host.js';
 import type { SimIo } from './sim-io.js';
 import type { Rng } from './sim-random.js';

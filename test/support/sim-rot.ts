@@ -119,6 +119,7 @@ export class BitRot {
   indexCopy(): void {
     const { host, rng } = this;
     if (this.now !== undefined) return;
+    if (host.indexGone) return;
     const store = host.store.copy();
     const lost = rng.chance(0.5) || !store.rollBack(rng.between(1, 4));
     if (lost) store.lose(rng);
@@ -142,7 +143,7 @@ export class BitRot {
     try {
       const log = LogFile.open(io, LOG_PATH);
       const { place, checkpoint, indexLost } = recover(log, index);
-      if (indexLost) throw new Broken('recovery says that the index is lost, and it is not');
+      if (indexLost && !this.host.indexGone) throw new Broken('recovery says that the index is lost, and it is not');
       log.close();
       return { place, checkpoint };
     } catch (error) {
@@ -268,14 +269,15 @@ export class BitRot {
     const { now, host } = this;
     if (now === undefined) return;
     this.now = undefined;
-    const head = Math.max(host.daemon?.log.super.head.pos ?? 0, host.daemon?.shared.logHead ?? 0, this.headOnDisk());
+    // What a superblock says that is not durable yet may be taken back.
+    const head = host.daemon?.log.super.head.pos ?? this.headOnDisk();
     host.note('the bit of the log is put right');
     if (now.pos >= head) host.local.find(LOG_PATH)!.rot(now.at, now.bit);
   }
 
   private headOnDisk(): number {
     const world = new SimWorld(new Rng(1, 'rot'));
-    world.mount('/local', this.host.local.settledImage());
+    world.mount('/local', this.host.local.crashImage(new Rng(1, 'rot'), { style: 'none' }).disk);
     const log = LogFile.open(new SimIo(world), LOG_PATH);
     log.close();
     return log.super.head.pos;

@@ -113,6 +113,7 @@ export class SimRun {
       this.rot.maybe(this.step);
       if (event === 'machine') this.machine();
       else this[event]();
+      if (this.host.shape.resync === true) this.host.dirt.look(this.checks);
     } catch (error) {
       if (!(error instanceof SimKill)) throw error;
       this.died(error);
@@ -369,6 +370,10 @@ export class SimRun {
     this.settle();
     this.closeClean();
     this.coverage.hit('clean close');
+    if (this.host.shape.resync === true && this.rng.chance(0.5)) {
+      this.host.store.lose(this.rng);
+      this.host.indexGone = true;
+    }
     this.restart();
   }
 
@@ -449,7 +454,7 @@ export class SimRun {
       daemon.applied === tail &&
       daemon.source === 0 &&
       daemon.applier.synced.seq === tail &&
-      [...host.policies.links.values()].every((link) => link.gone || !link.degraded) &&
+      [...host.policies.links.values()].every((link) => link.gone || (!link.degraded && !link.out)) &&
       [...daemon.shippers.values()].every((shipper) => shipper.cursor.seq === tail)
     );
   }
@@ -521,5 +526,5 @@ const EVENTS: Record<Event, number> = {
 
 const ROUGH_EVENTS: Record<Event, number> = {
   ...EVENTS,
-  ...{ machine: 700, trouble: 220, alone: 6, episode: 10, arm: 80, wallBack: 30, reopen: 0.2 },
+  ...{ machine: 700, trouble: 220, alone: 6, episode: 10, arm: 80, wallBack: 70, reopen: 0.2 },
 };

@@ -5,10 +5,10 @@ import type { Coverage } from './sim-coverage.js';
 import type { HostShape } from './sim-host.js';
 import { Rng } from './sim-random.js';
 import { SimRun } from './sim-run.js';
-import { randomShape, withDeferral, withPolicies, withRaw } from './sim-shape.js';
+import { randomShape, withDeferral, withPolicies, withRaw, withResync } from './sim-shape.js';
 
 /** What else goes on in a group: at most one of these. */
-export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw' | 'resize';
+export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw' | 'resize' | 'resync';
 
 /** All modes, and the group that has none. */
 export const MODES: readonly (SimMode | 'plain')[] = ['plain', 'policies', 'deferral', 'raw', 'detach', 'resize'];
@@ -28,6 +28,8 @@ export interface RunOptions {
   deferral?: boolean;
   /** Everything goes wrong all the time. */
   rough?: boolean;
+  /** Links leave a full ring and are resynced. */
+  resync?: boolean;
   /** Some sites have no journal. */
   raw?: boolean;
   /** The log gets other sizes. */
@@ -65,10 +67,11 @@ function detachable(shape: HostShape, rng: Rng): HostShape {
   return { ...rest, detach: true, sites: shape.sites.length > 0 ? shape.sites : [one] };
 }
 
-function shapeOf({ seed, policies, deferral, detach, raw, resize }: RunOptions): HostShape {
+function shapeOf({ seed, policies, deferral, detach, raw, resize, resync }: RunOptions): HostShape {
   const shape = randomShape(new Rng(seed, 'shape'));
   if (detach === true) return detachable(shape, new Rng(seed, 'detach'));
   if (resize === true) return { ...shape, resize };
+  if (resync === true) return withResync(shape, new Rng(seed, 'resync'));
   if (raw === true) return withRaw(shape, new Rng(seed, 'raw'));
   if (policies === true) return withPolicies(shape, new Rng(seed, 'rules'));
   return deferral === true ? withDeferral(shape, new Rng(seed, 'deferral')) : shape;

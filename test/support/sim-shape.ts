@@ -86,6 +86,16 @@ export function withRaw(shape: HostShape, rng: Rng): HostShape {
   };
 }
 
+/** The same with links that may leave the ring; some of them are to stall, or have other rules. */
+export function withResync(shape: HostShape, rng: Rng): HostShape {
+  const first = { nr: 1, area: 1 << 20, rpoMs: 10 };
+  const sites = (shape.sites.length > 0 ? shape.sites : [first]).map((site) => ({
+    ...site,
+    rules: rng.chance(0.2) ? randomRules(rng) : { ...ASYNC, stall: rng.chance(0.1) },
+  }));
+  return { ...shape, resync: true, sites };
+}
+
 export function randomRules(rng: Rng): LinkRules {
   const holdMs = rng.pick([0, 0, 100, 1000]);
   const stall = rng.chance(0.3);

@@ -69,12 +69,15 @@ export function witnessed(site: Site, { has, gets, opened: isOpen }: Witness): S
   site.open = (how) => {
     const opened = open(how);
     if (opened.ok) isOpen();
-    if (opened.ok) has(opened.cursor.seq);
+    if (opened.ok && how.resync === undefined) has(opened.cursor.seq);
     return opened;
   };
   site.write = (batch, confirmed) => {
     gets(batch.before.seq + batch.records);
-    const all = (): void => has(batch.before.seq + batch.records);
+    // What is sent to one that is not whole is confirmed, and no prefix for all that.
+    const all = (): void => {
+      if (site.inconsistent !== true) has(batch.before.seq + batch.records);
+    };
     const rc = write(batch, () => {
       all();
       confirmed?.();

@@ -63,7 +63,8 @@ export function playStory(text: string): string {
 
 interface Told {
   unique: number;
-  name: string;
+  nr: number;
+  kind: string;
 }
 
 class Story {
@@ -186,7 +187,7 @@ class Story {
 
   private ask(kind: 'write' | 'flush' | 'tag', where = {}): void {
     this.host.client.now(kind, where);
-    this.waiting.push({ unique: this.host.client.newest, name: `${kind} ${++this.requests}` });
+    this.waiting.push({ unique: this.host.client.newest, nr: ++this.requests, kind });
   }
 
   private waits(unique: number): boolean {
@@ -213,12 +214,18 @@ class Story {
   /** One line for a run of the same. */
   private list(requests: readonly Told[], word: (told: Told) => string): void {
     for (let i = 0; i < requests.length;) {
-      let k = i;
-      while (k + 1 < requests.length && word(requests[k + 1]!) === word(requests[i]!)) k++;
-      const [first, last] = [requests[i]!, requests[k]!];
-      const name = k === i ? first.name : `${first.name} to ${last.name.split(' ')[1]}`;
-      this.said.push(`${name}: ${word(first)}`);
-      i = k + 1;
+      const first = requests[i]!;
+      const same = (k: number): boolean => {
+        const next = requests[k];
+        return (
+          next !== undefined && next.nr === first.nr + k - i && next.kind === first.kind && word(next) === word(first)
+        );
+      };
+      let k = i + 1;
+      while (same(k)) k++;
+      const name = k === i + 1 ? `${first.nr}` : `${first.nr} to ${requests[k - 1]!.nr}`;
+      this.said.push(`${first.kind} ${name}: ${word(first)}`);
+      i = k;
     }
   }
 

@@ -185,7 +185,6 @@ export class SiteTroubles {
       case 'erring':
         if (!trouble.kinds.includes(kind) || !this.rng.chance(trouble.rate)) return undefined;
         this.coverage.hit(`error at a call of a site (${trouble.kind})`);
-        this.coverage.fault(trouble.kind === 'refusing' ? 'site refuses' : 'site errs');
         return { errno: trouble.errno };
       case 'slow':
         if (trouble.calls-- < -SLOW_CALLS) return undefined;
