@@ -7,6 +7,7 @@ import {
   POLICY_MUTANTS,
   RAW_MUTANTS,
   RESIZE_MUTANTS,
+  RESYNC_MUTANTS,
   copyBuild,
   patch,
   runBuild,
@@ -52,7 +53,8 @@ describe('mutants of the product', function () {
     }
   });
 
-  for (const mutant of [...MUTANTS, ...POLICY_MUTANTS, ...DEFERRAL_MUTANTS, ...RAW_MUTANTS, ...RESIZE_MUTANTS])
+  const all = [MUTANTS, POLICY_MUTANTS, DEFERRAL_MUTANTS, RAW_MUTANTS, RESIZE_MUTANTS, RESYNC_MUTANTS].flat();
+  for (const mutant of all)
     it(`is found out: ${mutant.name}`, async () => {
       copyBuild(BUILD, to);
       patch(to, mutant);

@@ -470,6 +470,61 @@ export const RAW_MUTANTS: readonly Mutant[] = [
   },
 ];
 
+/** Links that leave the ring, and come back. */
+const OF_RESYNC: readonly Omit<Mutant, 'mode'>[] = [
+  {
+    name: 'marks of the segment that is being filled are forgotten',
+    file: 'slink/marking',
+    find: 'this.markBatch(reader.batch);',
+    put: '',
+  },
+  {
+    name: 'marks of closed segments are forgotten',
+    file: 'slink/marking',
+    find: 'if (record >= low && record < high)',
+    put: 'if (false)',
+  },
+  {
+    name: 'records run past what is applied while regions are copied',
+    file: 'slink/resync',
+    find: 'return Math.min(durable, this.parts.window.seqOf(W.APPLIED, durable));',
+    put: 'return durable;',
+    also: { file: 'slink/resync', find: 'if (cursor.seq > local.t1)', put: 'if (false)' },
+  },
+  {
+    name: 'a site says that it is whole while regions are dirty',
+    file: 'slink/resync',
+    find: 'if (this.wholeAt < 0 || cursor.seq < this.hurryTo)',
+    put: 'if (cursor.seq < this.hurryTo)',
+  },
+  {
+    name: 'copies are told before they are settled',
+    file: 'slink/resync',
+    find: 'const rc = site.copy.settle();',
+    put: 'const rc = 0;',
+  },
+  {
+    name: 'what is dirty is forgotten with the daemon',
+    file: 'slink/dirt',
+    find: "if (how !== 'stored')",
+    put: 'if (true)',
+  },
+  {
+    name: 'a site that is to stall is dropped',
+    file: 'slink/leaving',
+    find: 'if (holder.stall)',
+    put: 'if (false)',
+  },
+  {
+    name: 'a site that is out of the ring holds writers',
+    file: 'slink/leaving',
+    find: "return holder.away || waited ? 'drop' : 'wait';",
+    put: "return 'wait';",
+  },
+];
+
+export const RESYNC_MUTANTS: readonly Mutant[] = OF_RESYNC.map((mutant) => ({ ...mutant, mode: 'resync' }));
+
 export interface MutantResult {
   code: number | null;
   output: string;

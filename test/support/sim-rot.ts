@@ -10,7 +10,7 @@
  *                                                 nothing tells whether it was torn: its link knows, if anybody
  *   in an image of a site                         refused, or that one sector is wrong and nothing else: verify finds it
  */
-import { getU64 } from '../../src/base/codec.js';
+import { crc32, getU64 } from '../../src/base/codec.js';
 import { RepError } from '../../src/base/errors.js';
 import { BATCH_HEADER, DATA_START, SUPER_SIZE, type LogPlace } from '../../src/replog/format.js';
 import { LogFile } from '../../src/replog/logfile.js';
@@ -18,6 +18,8 @@ import { LogReader, READ } from '../../src/replog/reader.js';
 import { recover } from '../../src/replog/recovery.js';
 import {
   AREA_START,
+  SB_CRC,
+  SB_HEADER,
   SB_MAGIC,
   SB_SEQ,
   SB_SERIAL,
@@ -214,6 +216,9 @@ export class BitRot {
     if (typeof opened === 'string') return this.coverage.hit('rot: a site was refused');
     if (newest !== undefined && at >= newest.from && opened.seq === newest.seq)
       return this.coverage.hit('rot: the newest batch of a stage counts as torn');
+    // Two faults at once: nothing is left that tells of the newer stamp.
+    if (!image && !raw && at < AREA_START && !startsWhole(file))
+      return this.coverage.hit('rot: a stamp, and the first batch behind it was torn');
     this.judgeSite(opened, what, image ? { device, sector: Math.floor(at / 512) } : undefined, nr);
   }
 
@@ -301,6 +306,18 @@ function placeInStage(file: SimFile, rng: Rng): number {
   const from = stamp ? rng.below(2) * STAMP_ROOM : AREA_START;
   const to = Math.min(file.size, stamp ? from + 4096 : from + rng.pick([4096, 65536, 1 << 19]));
   return from + rng.below(to - from);
+}
+
+/** Whether a whole batch, of whatever time, stands first in a stage. */
+function startsWhole(file: SimFile): boolean {
+  const head = Buffer.alloc(BATCH_HEADER);
+  if (file.size < AREA_START + head.length) return false;
+  file.read(AREA_START, head, 0, head.length);
+  const header = head.readUInt32LE(SB_HEADER);
+  if (head.readUInt32LE(SB_MAGIC) !== STAGE_BATCH_MAGIC || AREA_START + header > file.size) return false;
+  const whole = Buffer.alloc(header);
+  file.read(AREA_START, whole, 0, header);
+  return crc32(whole.subarray(SB_MAGIC)) === whole.readUInt32LE(SB_CRC);
 }
 
 /** The last batch of a stage that follows the newest stamp: its place in the file, and its first record. */

@@ -11,7 +11,15 @@ import { randomShape, withDeferral, withPolicies, withRaw, withResync } from './
 export type SimMode = 'policies' | 'deferral' | 'detach' | 'raw' | 'resize' | 'resync';
 
 /** All modes, and the group that has none. */
-export const MODES: readonly (SimMode | 'plain')[] = ['plain', 'policies', 'deferral', 'raw', 'detach', 'resize'];
+export const MODES: readonly (SimMode | 'plain')[] = [
+  'plain',
+  'policies',
+  'deferral',
+  'raw',
+  'detach',
+  'resize',
+  'resync',
+];
 
 /** The command that runs a seed again. */
 export function commandOf(seed: number, steps: number, mode: SimMode | 'plain' | undefined, rough = false): string {
