@@ -381,7 +381,7 @@ export const DEFERRAL_MUTANTS: readonly Mutant[] = [
   {
     name: 'who waits for a site is not heard while it is put off',
     file: 'slink/shipper',
-    find: 'if (this.hurryTo > cursor.seq || this.wanted ||',
+    find: 'if (hurried || this.wanted ||',
     put: 'if (',
     mode: 'deferral',
   },
@@ -433,23 +433,23 @@ export const RAW_MUTANTS: readonly Mutant[] = [
   {
     name: 'a raw site confirms what is not flushed',
     file: 'slink/raw-site',
-    find: 'rc = this.legs.sync();',
-    put: 'rc = 0;',
+    find: 'if (rc >= 0)\n            rc = this.legs.sync();',
+    put: '',
     mode: 'raw',
   },
   {
     name: 'a raw site has its stamp before its flush',
     file: 'slink/raw-site',
-    find: 'rc = this.legs.sync();',
+    find: 'if (rc >= 0)\n            rc = this.legs.sync();',
     put:
-      '{ const kept = { ...stamp.cursor }; batch.end(stamp.cursor); rc = this.writeStamp();' +
+      'if (rc >= 0) { const kept = { ...stamp.cursor }; batch.end(stamp.cursor); rc = this.writeStamp();' +
       '  Object.assign(stamp.cursor, kept); if (rc >= 0) rc = this.legs.sync(); }',
     mode: 'raw',
   },
   {
     name: 'a raw site is written to behind a closed stamp',
     file: 'slink/raw-site',
-    find: 'if (!stamp.open) {',
+    find: 'if (!stamp.open || stamp.settled) {',
     put: 'if (false) {',
     mode: 'raw',
   },
@@ -463,7 +463,7 @@ export const RAW_MUTANTS: readonly Mutant[] = [
   {
     name: 'a raw site takes any disk for its own',
     file: 'slink/raw-samples',
-    find: 'if (digest !== sample.digest)',
+    find: 'if (found !== digest)',
     put: 'if (false)',
     mode: 'raw',
     seed: 28,
