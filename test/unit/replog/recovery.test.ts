@@ -99,6 +99,15 @@ describe('recover', () => {
     assert.equal(Buffer.from(id!).toString('hex'), openLog(log.path).super.reignId);
   });
 
+  it('! where the superblock of the first opening is damaged, goes to the end and not to where the log was made', () => {
+    const { rig, places } = lived(5);
+    assert.equal(rig.log.super.serial, 2);
+    flip(rig.log.path, 4096 + 300);
+    const { recovered } = reopen(rig);
+    assert.deepEqual(recovered.place, places.at(-1));
+    assert.equal(recovered.clean, false);
+  });
+
   it('after a kill finds everything that was written', () => {
     const { rig, places } = lived(5);
     const { recovered } = reopen(rig);
