@@ -308,19 +308,26 @@ function placeInStage(file: SimFile, rng: Rng): number {
   return from + rng.below(to - from);
 }
 
-/** Whether a whole batch, of whatever time, stands first in a stage. */
+/** Whether a batch whose header part is whole, of whatever time, stands first in a stage. */
 function startsWhole(file: SimFile): boolean {
+  return isWhole(file, AREA_START);
+}
+
+function isWhole(file: SimFile, at: number): boolean {
   const head = Buffer.alloc(BATCH_HEADER);
-  if (file.size < AREA_START + head.length) return false;
-  file.read(AREA_START, head, 0, head.length);
+  if (file.size < at + head.length) return false;
+  file.read(at, head, 0, head.length);
   const header = head.readUInt32LE(SB_HEADER);
-  if (head.readUInt32LE(SB_MAGIC) !== STAGE_BATCH_MAGIC || AREA_START + header > file.size) return false;
+  if (head.readUInt32LE(SB_MAGIC) !== STAGE_BATCH_MAGIC || at + header > file.size) return false;
   const whole = Buffer.alloc(header);
-  file.read(AREA_START, whole, 0, header);
+  file.read(at, whole, 0, header);
   return crc32(whole.subarray(SB_MAGIC)) === whole.readUInt32LE(SB_CRC);
 }
 
-/** The last batch of a stage that follows the newest stamp: its place in the file, and its first record. */
+/**
+ * The last batch of a stage that follows the newest stamp, and whose header part is whole (one whose sync failed need not
+ * be): its place in the file, and its first record.
+ */
 function newestStaged(file: SimFile): { from: number; seq: number } | undefined {
   const head = Buffer.alloc(BATCH_HEADER);
   let found: { from: number; seq: number } | undefined;
@@ -334,7 +341,7 @@ function newestStaged(file: SimFile): { from: number; seq: number } | undefined 
     )
       return found;
     const seq = getU64(dv, SB_SEQ);
-    if (found !== undefined && seq <= found.seq) return found;
+    if ((found !== undefined && seq <= found.seq) || !isWhole(file, at)) return found;
     found = { from: at, seq };
     at += dv.getUint32(SB_TOTAL, true);
   }
