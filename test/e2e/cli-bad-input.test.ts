@@ -143,9 +143,9 @@ describe('e2e: bad input', function () {
     truncateSync(place.log, 8 << 20);
     await refused(1, [/replog: /, /truncated/, /restore/]);
     shellFine(`cp ${place.top}/good ${place.log}`);
-    renumber(place.log, 2);
-    await refused(1, [/replog: /, /format version 2/, /use a newer reptool/]);
-    await fails(1, [/format version 2/, /use a newer reptool/], 'replog', 'check', place.log);
+    renumber(place.log, 3);
+    await refused(1, [/replog: /, /format version 3/, /use a newer reptool/]);
+    await fails(1, [/format version 3/, /use a newer reptool/], 'replog', 'check', place.log);
     writeFileSync(place.log, Buffer.alloc(16 << 20, 'x'));
     await refused(1, [/replog: /, /not a replog/]);
     shellFine(`cp ${place.top}/good ${place.log}`);
