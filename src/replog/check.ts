@@ -42,7 +42,8 @@ export function checkLog(path: string, progress?: (bytes: number, total: number)
   };
   const { problems } = report;
   try {
-    if (log.superDamaged) problems.push('one of the two superblocks is damaged; the other one was used');
+    if (log.superDamaged && s.serial > 1)
+      problems.push('one of the two superblocks is damaged; the other one was used');
     reader.seekUnproven(s.head.pos);
     for (;;) {
       const r = s.clean ? reader.next(s.durable) : reader.next();

@@ -93,13 +93,9 @@ export function readHeader(raw: Buffer): HeaderRead {
   if (a === undefined && b === undefined)
     return { kind: reads.some((read) => !read.ok && read.reason === 'damaged') ? 'damaged' : 'foreign' };
   const slot = b === undefined || (a !== undefined && a.serial > b.serial) ? 0 : 1;
-  const value = (slot === 0 ? a : b)!;
-  const one = a === undefined || b === undefined;
-  // A new log has only the first one: the place of the other is blank until the log is opened.
-  const rest = raw.subarray((1 - slot) * SUPER_SIZE, (2 - slot) * SUPER_SIZE);
-  const damaged = one && !(value.serial === 1 && rest.every((byte) => byte === 0));
-  const alone = one || a.base !== b.base || a.ring !== b.ring;
-  return { kind: 'log', value, slot, damaged, alone };
+  const damaged = a === undefined || b === undefined;
+  const alone = damaged || a.base !== b.base || a.ring !== b.ring;
+  return { kind: 'log', value: (slot === 0 ? a : b)!, slot, damaged, alone };
 }
 
 export class LogFile {
